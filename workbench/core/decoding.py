@@ -1,0 +1,213 @@
+"""The contracts of speculative decoding: Drafter, Verifier, LengthPolicy and what passes between.
+
+One round: a policy grants a :class:`Budget`, a drafter proposes a :class:`DraftTree`, the target
+scores it in one pass, a verifier turns the scores into a :class:`Verdict` (a law over where the
+accepted path ends), the engine makes the one random draw, and everybody hears the
+:class:`Feedback`. Methods are frozen; what changes is the state value ``S`` they hand back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from jaxtyping import Float
+
+from workbench.core.errors import UndeclaredNeed
+from workbench.core.sampling import Sampling
+from workbench.core.tree import DraftTree, shape_of
+
+if TYPE_CHECKING:
+    from workbench.models.session import Session
+
+S = TypeVar("S")
+
+
+class Need(Enum):
+    """A context field that costs something to provide, so a drafter declares it."""
+
+    TARGET = "target"  # the target's own session (self-drafting)
+    DRAFT = "draft"  # the session of a smaller model
+    HIDDEN = "hidden"  # the target's hidden states of the committed tokens
+    STORE = "store"  # a corpus to look things up in
+    LEARNER = "learner"  # weights that are trained while decoding
+
+
+@dataclass
+class Context:
+    """What a drafter may look at. Reading a needed field that was not declared raises.
+
+    Args:
+        tokens: committed token ids, prompt included; the last one is the root.
+        sampling: applied to p and q alike.
+        rng: the CPU generator of the run; every random number of a drafter comes from it.
+        vocab_size: number of tokens that both models share.
+        device: where the target's logits live; trees are built there.
+        provided: values of the declared needs.
+    """
+
+    tokens: list[int]
+    sampling: Sampling
+    rng: torch.Generator
+    vocab_size: int
+    device: torch.device
+    provided: dict[Need, Any] = field(default_factory=dict)
+
+    def _get(self, need: Need) -> Any:
+        if need not in self.provided:
+            raise UndeclaredNeed(
+                f"context.{need.value} was read but the drafter's needs do not list"
+                f" Need.{need.name}; add it to `needs`"
+            )
+        return self.provided[need]
+
+    @property
+    def target(self) -> Session:
+        return self._get(Need.TARGET)
+
+    @property
+    def draft(self) -> Session:
+        return self._get(Need.DRAFT)
+
+    @property
+    def hidden(self) -> dict[str, torch.Tensor]:
+        return self._get(Need.HIDDEN)
+
+    @property
+    def store(self) -> Any:
+        return self._get(Need.STORE)
+
+    @property
+    def learner(self) -> Any:
+        return self._get(Need.LEARNER)
+
+    def uniform(self, *shape: int) -> Float[torch.Tensor, "..."]:
+        """Fresh uniforms in [0, 1) from the run's generator, on the target's device."""
+        return torch.rand(shape, generator=self.rng, dtype=torch.float64).to(self.device)
+
+
+@dataclass(frozen=True)
+class DraftStep:
+    """What a drafter tells the policy after drafting one more level.
+
+    Args:
+        depth: of the level just drafted (1 = children of the root).
+        law: the draft's law ``[v]`` there, or None where the drafter has none.
+    """
+
+    depth: int
+    law: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one round may spend: never more than ``nodes`` nodes, ``depth`` levels, ``width`` siblings."""
+
+    depth: int
+    nodes: int
+    width: int
+    go: Callable[[DraftStep], bool] = field(default=lambda step: True, repr=False)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a round: nodes accepted (root outwards), the extra token, what was emitted."""
+
+    path: tuple[int, ...]
+    bonus: int
+    emitted: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Feedback:
+    """Everything a round revealed. ``logits[i+1]`` is the target's view after node i."""
+
+    tree: DraftTree
+    logits: Float[torch.Tensor, "rows v"]
+    hidden: dict[str, torch.Tensor]
+    outcome: Outcome
+    tokens: Sequence[int]  # committed tokens before this round, root last
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """A law over outcomes.
+
+    Args:
+        stop: probability that the accepted path ends at each row; sums to 1.
+        bonus: row -> law of the next token there.
+        accept: probability that the walk moves on to each node once its parent is reached.
+
+    Shapes: stop ``[n+1]``, bonus(row) ``[v]``, accept ``[n]``.
+    """
+
+    stop: Float[torch.Tensor, "rows"]
+    bonus: Callable[[int], Float[torch.Tensor, "v"]]
+    accept: Float[torch.Tensor, "n"]
+
+    @staticmethod
+    def from_accept(
+        tree: DraftTree, accept: Float[torch.Tensor, "n"], bonus: Callable[[int], torch.Tensor]
+    ) -> Verdict:
+        """The verdict of a walk from the root that moves to child i with probability accept[i]."""
+        chances = accept.tolist()
+        reach, stop = [1.0], [0.0] * (len(tree) + 1)
+        for node, parent in enumerate(tree.parent):
+            reach.append(reach[parent + 1] * chances[node])
+        for row, children in enumerate(shape_of(tree.parent).children):
+            stop[row] = reach[row] * max(0.0, 1.0 - sum(chances[c] for c in children))
+        return Verdict(torch.tensor(stop, dtype=accept.dtype), bonus, accept)
+
+    def reach(self, tree: DraftTree) -> list[float]:
+        """Probability that each row is on the accepted path (row 0: 1)."""
+        mass = self.stop.tolist()
+        for node in range(len(tree) - 1, -1, -1):
+            mass[tree.parent[node] + 1] += mass[node + 1]
+        return mass
+
+    def expected_emitted(self, tree: DraftTree) -> float:
+        """Expected tokens of the round: accepted nodes plus the extra one."""
+        return sum(self.reach(tree))
+
+
+@runtime_checkable
+class Drafter(Protocol[S]):
+    """Proposes draft trees. Stateless; ``S`` is whatever it wants carried from round to round."""
+
+    needs: frozenset[Need]
+
+    def init(self, ctx: Context) -> S: ...
+
+    def propose(self, ctx: Context, state: S, budget: Budget) -> tuple[DraftTree, S]: ...
+
+    def update(self, ctx: Context, state: S, feedback: Feedback) -> S: ...
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """Pure: no randomness, no model.
+
+    ``verify(tree, p)`` takes the target's laws ``p [n+1 v]`` (after temperature, top-k, top-p).
+    ``chains_only`` verifiers refuse trees that branch.
+    """
+
+    lossless: bool
+    chains_only: bool
+
+    def verify(self, tree: DraftTree, p: Float[torch.Tensor, "rows v"]) -> Verdict: ...
+
+
+@runtime_checkable
+class LengthPolicy(Protocol[S]):
+    """Decides how much to draft. ``update`` hears the tree and the outcome of each round."""
+
+    def init(self) -> S: ...
+
+    def budget(self, state: S) -> Budget: ...
+
+    def go(self, state: S, step: DraftStep) -> bool: ...
+
+    def update(self, state: S, tree: DraftTree, outcome: Outcome) -> S: ...
