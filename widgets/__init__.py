@@ -1,0 +1,31 @@
+"""What people see: figures, views and labs over the engine.
+
+Example:
+    >>> import widgets
+    >>> widgets.DecodeLab("zoo:target")            # the live lab, in JupyterLab  # doctest: +SKIP
+    >>> widgets.show("run.json")                   # a saved trace, no model      # doctest: +SKIP
+
+In a notebook, ``%load_ext widgets`` adds the ``%%speculate`` cell magic.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["DecodeLab", "show"]
+
+
+def __getattr__(name: str) -> Any:
+    """Labs are imported when first used, so that ``import widgets`` stays light."""
+    if name in __all__:
+        from widgets.labs.decode import jupyter
+
+        return getattr(jupyter, name)
+    raise AttributeError(f"module 'widgets' has no attribute {name!r}")
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """``%load_ext widgets``: register the cell magics."""
+    from widgets.magics import register
+
+    register(ipython)

@@ -1,0 +1,1 @@
+"""Forms: one neutral description of knobs and a renderer per host."""

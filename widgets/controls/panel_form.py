@@ -1,0 +1,106 @@
+"""Draws a form with Panel's own widgets, for the dashboard. No rule lives here: see ``form``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import panel as pn
+
+from widgets.controls.form import Field, option_labels
+
+Change = Callable[[str, Any], None]
+ROW_CSS = """
+:host { --panel-primary-color: var(--dw-accent, #0072B2); }
+.bk-input { height: 28px; padding: 2px 8px; font-size: 13px; border-radius: 6px;
+  background-color: var(--dw-paper, #fff); color: var(--dw-ink, #1a2230);
+  border: 1px solid var(--dw-rule, #dfe3e8); }
+select.bk-input { padding-right: 24px; }
+.bk-input-group > .bk-input, .bk-input-group { min-width: 0; }
+.noUi-connect { background-color: var(--dw-accent, #0072B2) !important; }
+.noUi-target { background: var(--dw-rule, #dfe3e8); }
+.noUi-handle { background: var(--dw-paper, #fff); border: 2px solid var(--dw-accent, #0072B2); }
+.noUi-handle:focus-visible { outline: 2px solid var(--dw-accent, #0072B2); outline-offset: 2px; }
+"""
+
+
+def label_html(field: Field) -> str:
+    """The label with its help as a tooltip."""
+    return f'<span class="dw-label" title="{escape(field.help, True)}">{escape(field.title)}</span>'
+
+
+class Row:
+    """One field: its label, its control, the value beside a slider."""
+
+    def __init__(self, field: Field, value: Any, changed: Change, titles: Mapping | None = None):
+        self.field, self._titles = field, dict(titles or {})
+        self.control = self._make(value)
+        self.readout = pn.pane.HTML(width=40, margin=0, styles={"text-align": "right"})
+        self._say(value)
+        self.control.param.watch(lambda event: self._moved(event.new, changed), "value")
+        label = pn.pane.HTML(label_html(field), width=84, margin=0, align="center")
+        shown = [label, self.control] + ([self.readout] if field.control == "slider" else [])
+        self.widget = pn.Row(
+            *shown, height=30, margin=0, sizing_mode="stretch_width", styles={"gap": "6px"}
+        )
+
+    def put(self, value: Any) -> None:
+        if self.control.value != value:
+            self.control.value = value
+        self._say(value)
+
+    def _say(self, value: Any) -> None:
+        if self.field.control == "slider":
+            self.readout.object = f'<span class="dw-readout">{escape(self.field.show(value))}</span>'
+
+    def _moved(self, value: Any, changed: Change) -> None:
+        if value is None:
+            return  # an emptied number box: nothing was said yet
+        self._say(value)
+        changed(self.field.key, value)
+
+    def _make(self, value: Any) -> pn.widgets.Widget:
+        field, kind = self.field, self.field.control
+        look = dict(
+            name="", margin=0, align="center", sizing_mode="stretch_width", stylesheets=[ROW_CSS]
+        )
+        if kind == "slider":
+            whole = field.knob.kind == "int"
+            slider = pn.widgets.IntSlider if whole else pn.widgets.FloatSlider
+            return slider(
+                value=value,
+                start=field.knob.low,
+                end=field.knob.high,
+                step=int(field.step) if whole else field.step,
+                show_value=False,
+                **look,
+            )
+        if kind == "choice":
+            return pn.widgets.Select(
+                options=option_labels(field, self._titles), value=value, **look
+            )
+        if kind == "switch":
+            return pn.widgets.Checkbox(value=value, **look)
+        if kind == "line":
+            return pn.widgets.TextInput(value=value, **look)
+        box = pn.widgets.IntInput if field.knob.kind == "int" else pn.widgets.FloatInput
+        return box(value=value, step=int(field.step) if field.knob.kind == "int" else 0.1, **look)
+
+
+class Form:
+    """Rows under each other, rebuilt when the fields change."""
+
+    def __init__(self, changed: Change):
+        self._changed = changed
+        self._rows: list[Row] = []
+        self.widget = pn.Column(margin=0, sizing_mode="stretch_width")
+
+    def show(self, fields: Sequence[Field], values: Mapping[str, Any]) -> None:
+        """Draw these fields with these values; a form that shows them already is only filled."""
+        if [row.field for row in self._rows] != list(fields):
+            self._rows = [Row(field, values[field.key], self._changed) for field in fields]
+            self.widget.objects = [row.widget for row in self._rows]
+            return
+        for row in self._rows:
+            row.put(values[row.field.key])

@@ -1,0 +1,1 @@
+"""Labs: one UI-free controller and two thin views each."""

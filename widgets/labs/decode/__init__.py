@@ -1,0 +1,1 @@
+"""The decode lab: watch one speculative run, round by round."""

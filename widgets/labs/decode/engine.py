@@ -1,0 +1,62 @@
+"""The few things that the decode lab asks of the engine, as one value.
+
+A lab built by a person uses :func:`engine`; a test passes an ``Engine`` of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+_MODELS: dict[str, Any] = {}
+_MODELS_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Functions of the engine.
+
+    Args:
+        load: name -> model; loaded once per process and shared.
+        run: (settings, listener) -> a run with start, pause, step, stop, wait, trace, error.
+        settings: keyword arguments -> the settings of a run.
+        baseline: (model, prompt tokens, sampling, tokens, repeats) -> measured plain decoding.
+        laws: (round, node) -> acceptance probability under every law, from stored numbers.
+    """
+
+    load: Callable[[str], Any]
+    run: Callable[..., Any]
+    settings: Callable[..., Any]
+    baseline: Callable[..., Any]
+    laws: Callable[[Any, int], dict[str, float]]
+
+
+def shared_model(name: str) -> Any:
+    """A model by name, loaded once per process; a second caller waits for the first."""
+    from workbench.models.load import load
+
+    with _MODELS_LOCK:
+        if name not in _MODELS:
+            _MODELS[name] = load(name)
+        return _MODELS[name]
+
+
+def engine() -> Engine:
+    """The workbench's own engine; imported here so that a saved trace can be shown without it."""
+    from workbench.engine.baseline import measure_plain
+    from workbench.engine.live import LiveRun
+    from workbench.engine.replay import acceptance_by_law
+    from workbench.engine.run import RunSettings
+
+    return Engine(shared_model, LiveRun, RunSettings, measure_plain, acceptance_by_law)
+
+
+def held_out_prompts() -> dict[str, str]:
+    """Title -> text of the embedded held-out prompts; empty where they are not installed."""
+    try:
+        from workbench.zoo.prompts import prompts
+    except ImportError:
+        return {}
+    return dict(prompts())
