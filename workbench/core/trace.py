@@ -76,6 +76,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     budget: Limits
     ms: Ms
     forwards: Forwards
+    forward_ms: float = 0.0  # milliseconds of the round inside model forwards, target and draft
     p_node: list[float]  # [n] target probability of the node's token at its parent
     q_node: list[float] | None = None  # [n] probability it was drawn with; None = chosen
     score: list[float] | None = None  # [n] the drafter's own score
@@ -214,12 +215,13 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def summary(self) -> dict[str, float]:
-        """new_tokens, rounds, mean_emitted, mean_accepted, both ratios, tokens_per_s, ms."""
+        """new_tokens, rounds, mean_emitted, mean_accepted, ratios, tokens_per_s, ms."""
         rounds, emitted = len(self.rounds), len(self.new_tokens)
         kept = sum(r.accepted for r in self.rounds)
         levels = sum(max(r.depth, default=0) for r in self.rounds)
         nodes = sum(len(r.tokens) for r in self.rounds)
         total = self.total_ms
+        inside = sum(r.forward_ms for r in self.rounds)
         return {
             "new_tokens": emitted,
             "rounds": rounds,
@@ -229,6 +231,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
             "node_ratio": kept / nodes if nodes else 0.0,
             "tokens_per_s": emitted / total * 1e3 if total else 0.0,
             "ms": total,
+            "outside_forward_ratio": 1 - inside / total if total else 0.0,
         }
 
     def with_(self, **changes: Any) -> Trace:
@@ -288,6 +291,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
                     "verify_ms": r.ms.verify,
                     "commit_ms": r.ms.commit,
                     "other_ms": r.ms.other,
+                    "forward_ms": r.forward_ms,
                     "target_forwards": r.forwards.target,
                     "draft_forwards": r.forwards.draft,
                 }

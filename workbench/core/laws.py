@@ -1,0 +1,44 @@
+"""Arithmetic that several verification rules share: residuals and one-hot drafts."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+
+from workbench.core.tree import DraftTree, shape_of
+
+
+def residual(
+    p: Float[torch.Tensor, "v"], q: Float[torch.Tensor, "v"]
+) -> Float[torch.Tensor, "v"]:
+    """norm((p - q)+): what must be drawn after a rejection so that the sum of both is p.
+
+    Where p and q are equal no rejection can happen; p is returned so that rounding cannot give NaN.
+    """
+    rest = (p - q).clamp_min(0)
+    mass = rest.sum()
+    return torch.where(mass > 0, rest / mass.clamp_min(torch.finfo(p.dtype).tiny), p)
+
+
+def without(p: Float[torch.Tensor, "v"], token: int) -> Float[torch.Tensor, "v"]:
+    """The residual after refusing a *chosen* token: its mass removed, the rest renormalised."""
+    rest = p.clone()
+    rest[token] = 0
+    mass = rest.sum()
+    return torch.where(mass > 0, rest / mass.clamp_min(torch.finfo(p.dtype).tiny), p)
+
+
+def distinct_children(tree: DraftTree, tokens: list[int]) -> list[tuple[int, ...]]:
+    """Children of each row that can be accepted: candidates, first occurrence of a token only."""
+    candidate = None if tree.candidate is None else tree.candidate.tolist()
+    rows = []
+    for children in shape_of(tree.parent).children:
+        seen: set[int] = set()
+        kept = []
+        for child in children:
+            if tokens[child] in seen or (candidate and not candidate[child]):
+                continue
+            seen.add(tokens[child])
+            kept.append(child)
+        rows.append(tuple(kept))
+    return rows

@@ -1,0 +1,94 @@
+"""A smaller model of the same tokenizer drafts; the classic speculative decoding."""
+
+from __future__ import annotations
+
+import torch
+
+from workbench.core.decoding import Budget, Context, DraftStep, Feedback, Need
+from workbench.core.method import Paper, knob, method
+from workbench.core.sampling import draw
+from workbench.core.tree import DraftTree
+
+
+@method(
+    "drafter",
+    title="Draft model",
+    paper=Paper("Fast Inference from Transformers via Speculative Decoding", 2023, "2211.17192"),
+)
+class DraftModel:
+    """Draft with a smaller model, one token at a time along a main path.
+
+    *Idea*: most tokens are easy; a model of a tenth of the size agrees on them and costs a tenth.
+
+    *Paper*: Leviathan et al. 2023 (arXiv 2211.17192, algorithm 1); Chen et al. 2023
+    (arXiv 2302.01318). Siblings as in SpecInfer (arXiv 2305.09781): drawn independently.
+
+    *Deviations*: with ``siblings`` > 1 every node of the main path gets further children that are
+    not expanded themselves, so one draft forward a level suffices whatever the width.
+
+    *Cost*: ``depth`` forwards of the draft; its cache is kept in step by common prefix.
+    """
+
+    needs = frozenset({Need.DRAFT})
+
+    siblings: int = knob(
+        1, low=1, high=16, unit="tokens", help="Tokens drafted at each step; the first goes on."
+    )
+
+    def init(self, ctx: Context) -> None:
+        return None
+
+    def propose(self, ctx: Context, state: None, budget: Budget) -> tuple[DraftTree, None]:
+        """Draft until the budget or the policy ends it. Greedy: the top tokens are *chosen*."""
+        if budget.depth < 1 or budget.nodes < 1:
+            return DraftTree.empty(ctx.device), None
+        session, tokens = ctx.draft, list(ctx.tokens)
+        session.crop(min(len(session), len(tokens) - 1))
+        logits = session.sync(tokens).logits[-1]
+        drafted, parent, laws, scores = [], [], [], []
+        above = -1
+        for depth in range(1, budget.depth + 1):
+            width = min(self.siblings, budget.width, budget.nodes - len(parent))
+            law = ctx.sampling.law(fit_vocabulary(logits, ctx.vocab_size))
+            level, level_scores = self._level(ctx, logits, law, width)
+            laws.extend([law] * width)
+            scores.append(level_scores)
+            drafted.append(level)
+            parent.extend([above] * width)
+            above = len(parent) - width
+            room = len(parent) < budget.nodes and depth < budget.depth
+            if not room or not budget.go(DraftStep(depth, law)):
+                break
+            logits = session.forward(level[:1]).logits[-1]
+            session.commit([0])
+        greedy = ctx.sampling.greedy
+        tree = DraftTree(
+            torch.cat(drafted).to(ctx.device),
+            tuple(parent),
+            None if greedy else torch.stack(laws).to(ctx.device),
+            torch.cat(scores).to(ctx.device),
+        )
+        return tree, None
+
+    def _level(self, ctx: Context, logits, law, width: int):
+        """Tokens ``[width]`` of one level and the draft's own probability of each."""
+        if ctx.sampling.greedy:
+            if width == 1:
+                level = logits[: ctx.vocab_size].argmax(-1, keepdim=True)
+            else:
+                level = logits[: ctx.vocab_size].topk(width).indices
+            return level, logits.float().softmax(-1)[level]
+        uniforms = ctx.uniform(width).to(law.device)
+        level = draw(law.expand(width, -1), uniforms)
+        return level, law[level]
+
+    def update(self, ctx: Context, state: None, feedback: Feedback) -> None:
+        return None
+
+
+def fit_vocabulary(logits: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    """Trim padded ids, or fill missing ones with -inf, so that ``[v]`` matches the target's."""
+    missing = vocab_size - logits.shape[-1]
+    if missing <= 0:
+        return logits[..., :vocab_size]
+    return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)

@@ -1,0 +1,121 @@
+"""Keep the top successors that every forward computes anyway and draft from them."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from workbench.core.decoding import Budget, Context, Feedback, Need
+from workbench.core.method import Paper, knob, method
+from workbench.core.tree import DraftTree
+
+UNSEEN = -1
+# Value of the j-th successor when the template is grown: the chance that it is the right one,
+# roughly what the paper's own 80-node template (heavily skewed to low ranks) implies.
+_RANK_VALUES = (0.42, 0.16, 0.10, 0.07, 0.05, 0.04, 0.03, 0.025)
+
+
+@dataclass
+class Recycled:
+    """The matrix ``[v k]``: row t = the likeliest successors last seen after token t."""
+
+    successors: np.ndarray
+    last_written: tuple[int, ...] = ()
+
+
+@lru_cache(maxsize=128)
+def template(nodes: int, depth: int, k: int) -> tuple[tuple[int, int], ...]:
+    """A fixed tree as (parent, rank) pairs in breadth-first order, grown by rank value.
+
+    Adding the most valuable free child again and again gives the best tree for values that
+    multiply along a path (Sequoia, arXiv 2402.12374).
+    """
+    values = [_RANK_VALUES[min(j, len(_RANK_VALUES) - 1)] / (1 + max(0, j - 7)) for j in range(k)]
+    frontier = [(-values[0], (0,))]
+    chosen: list[tuple[int, ...]] = []
+    while frontier and len(chosen) < nodes:
+        value, path = heapq.heappop(frontier)
+        chosen.append(path)
+        if path[-1] + 1 < k:
+            sibling = value / values[path[-1]] * values[path[-1] + 1]
+            heapq.heappush(frontier, (sibling, (*path[:-1], path[-1] + 1)))
+        if len(path) < depth:
+            heapq.heappush(frontier, (value * values[0], (*path, 0)))
+    chosen.sort(key=lambda path: (len(path), path))
+    index = {path: node for node, path in enumerate(chosen)}
+    return tuple((index[path[:-1]] if len(path) > 1 else -1, path[-1]) for path in chosen)
+
+
+@method(
+    "drafter",
+    title="Token Recycling",
+    paper=Paper(
+        "Turning Trash into Treasure: Accelerating Inference of Large Language Models with"
+        " Token Recycling",
+        2024,
+        "2408.08696",
+    ),
+)
+class TokenRecycling:
+    """Draft a fixed tree template through a table of each token's last seen top successors.
+
+    *Idea*: every forward ranks successors for every token it sees, accepted or not; keeping them
+    costs nothing and needs no training, no draft model and no corpus.
+
+    *Paper*: arXiv 2408.08696, section 3.
+
+    *Deviations*: the template is grown for the budget instead of the paper's fixed 80 nodes, which
+    cannot pay on a CPU; nodes whose token was never seen are left out instead of drafting token 0
+    (as Spec-Bench's port does); the matrix starts empty for every run unless a run is given the
+    state of an earlier one.
+
+    *Shapes*: the matrix is ``[v k]`` int32. *Cost*: one gather a level, one top-k a round.
+    """
+
+    needs = frozenset[Need]()
+
+    k: int = knob(8, low=1, high=32, unit="tokens", help="Successors kept for each token.")
+    harvest: str = knob(
+        "all",
+        choices=("all", "accepted"),
+        help="Rows of a pass that are written back: every one, or only the accepted path.",
+    )
+
+    def init(self, ctx: Context) -> Recycled:
+        return Recycled(np.full((ctx.vocab_size, self.k), UNSEEN, dtype=np.int32))
+
+    def propose(self, ctx: Context, state: Recycled, budget: Budget) -> tuple[DraftTree, Recycled]:
+        """Fill the template from the matrix, level by level; unseen tokens end a branch."""
+        k = min(self.k, budget.width)
+        kept: dict[int, int] = {-1: -1}
+        tokens, parent = [], []
+        root = ctx.tokens[-1]
+        table = state.successors
+        for node, (above, rank) in enumerate(template(budget.nodes, budget.depth, k)):
+            if above not in kept:
+                continue
+            token = table[root if above < 0 else tokens[kept[above]], rank]
+            if token == UNSEEN:
+                continue
+            kept[node] = len(tokens)
+            tokens.append(int(token))
+            parent.append(kept[above])
+        return DraftTree(
+            torch.tensor(tokens, dtype=torch.long, device=ctx.device), tuple(parent)
+        ), state
+
+    def update(self, ctx: Context, state: Recycled, feedback: Feedback) -> Recycled:
+        """Overwrite the row of every token that was scored; the deepest occurrence wins."""
+        tokens = [feedback.tokens[-1], *feedback.tree.tokens.tolist()]
+        top = feedback.logits.topk(min(self.k, feedback.logits.shape[-1]), -1).indices
+        rows = range(len(tokens))
+        if self.harvest == "accepted":
+            rows = [0, *(node + 1 for node in feedback.outcome.path)]
+        seen = top.cpu().numpy()
+        for row in rows:
+            state.successors[tokens[row], : seen.shape[1]] = seen[row]
+        return Recycled(state.successors, tuple(tokens[row] for row in rows))

@@ -1,0 +1,1 @@
+"""The loop, live runs, the measured baseline and replay of recorded rounds."""

@@ -1,0 +1,219 @@
+"""THE loop: propose, score, verify, draw, commit, record. Every mode of the workbench runs it.
+
+Pausing is not calling ``next``; stepping is calling it once; cancelling closes the generator and
+leaves the session at the last committed token.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from workbench.core.decoding import (
+    Budget,
+    Context,
+    DraftStep,
+    Drafter,
+    Feedback,
+    LengthPolicy,
+    Need,
+    Outcome,
+    Verdict,
+    Verifier,
+)
+from workbench.core.errors import BadInput, Mismatch
+from workbench.core.sampling import Sampling, draw
+from workbench.core.trace import Round
+from workbench.core.tree import DraftTree, shape_of
+from workbench.engine.record import Draw, record_round
+from workbench.models.session import Forward, Session
+
+
+@dataclass(eq=False)
+class Decoding:
+    """What a run needs besides its prompt; ``finish`` says why it ended."""
+
+    target: Session
+    drafter: Drafter
+    verifier: Verifier
+    policy: LengthPolicy
+    sampling: Sampling
+    max_new_tokens: int
+    eos_ids: frozenset[int] = frozenset()
+    draft: Session | None = None
+    record_top: int = 8
+    cancelled: Callable[[], bool] = field(default=lambda: False)
+    finish: str = ""
+    prefill_ms: float = 0.0
+
+
+def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
+    """Generate after ``prompt``, yielding one :class:`Round` at a time.
+
+    Raises:
+        BadInput: no prompt, no room, or a drafter that exceeds its budget.
+        Mismatch: a drafter or verifier that does not fit.
+        NotFinite: NaN logits, naming the layer.
+    """
+    ctx, capture = _prepare(run, prompt)
+    drafter, policy = run.drafter, run.policy
+    drafting, length = drafter.init(ctx), policy.init()
+    end, index = len(prompt) + run.max_new_tokens, 0
+    while not run.finish:
+        watch = Stopwatch(run)
+        budget = _bounded(run, policy.budget(length), policy, length, end - len(ctx.tokens))
+        if budget is None:
+            run.finish = "context"
+            return
+        tree, drafting = drafter.propose(ctx, drafting, budget)
+        _check_tree(run, tree, budget)
+        watch.lap("draft")
+        if run.cancelled():
+            run.finish = "stopped"
+            return
+        rows = torch.cat((tree.tokens.new_tensor(ctx.tokens[-1:]), tree.tokens))
+        forward = run.target.forward(rows, (-1, *(p + 1 for p in tree.parent)), capture=capture)
+        watch.lap("verify")
+        p = _target_law(run, forward, ctx.tokens)
+        verdict = run.verifier.verify(tree, p)
+        drawn = _draw_outcome(run, ctx, tree, verdict, end)
+        watch.lap("other")
+        run.target.commit([0, *(n + 1 for n in drawn.outcome.path[: len(drawn.outcome.emitted)])])
+        watch.lap("commit")
+        feedback = Feedback(tree, forward.logits, forward.hidden, drawn.outcome, ctx.tokens)
+        drafting = drafter.update(ctx, drafting, feedback)
+        length = policy.update(length, tree, drawn.outcome)
+        watch.lap("draft")
+        start, root = len(ctx.tokens), ctx.tokens[-1]
+        ctx.tokens = [*ctx.tokens, *drawn.outcome.emitted]
+        watch.lap("other")
+        yield record_round(run, index, start, root, tree, p, verdict, drawn, budget, watch)
+        index += 1
+
+
+class Stopwatch:
+    """Milliseconds of a round by phase, and how many of them were spent inside forwards."""
+
+    def __init__(self, run: Decoding):
+        self._sessions = [s for s in (run.target, run.draft) if s is not None]
+        self._before = [s.forwards for s in self._sessions]
+        for session in self._sessions:
+            session.timings.clear()
+        self.phases = dict.fromkeys(("draft", "verify", "commit", "other"), 0.0)
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Add the time since the last lap to ``phase``."""
+        moment = time.perf_counter()
+        self.phases[phase] += (moment - self._last) * 1e3
+        self._last = moment
+
+    @property
+    def forwards(self) -> list[int]:
+        """Forwards of the target and of the draft since the round began."""
+        counts = [s.forwards - b for s, b in zip(self._sessions, self._before, strict=True)]
+        return [*counts, 0][:2]
+
+    def forward_ms(self) -> float:
+        """Milliseconds inside model forwards (waits for the device)."""
+        return sum(session.take_timings_ms() for session in self._sessions)
+
+
+def _prepare(run: Decoding, prompt: list[int]) -> tuple[Context, tuple[str, ...]]:
+    if not prompt:
+        raise BadInput("prompt is empty; write at least one character")
+    if run.max_new_tokens < 1:
+        raise BadInput(f"max_new_tokens={run.max_new_tokens}: must be 1 or more")
+    needs = run.drafter.needs
+    capture = ("final",) if Need.HIDDEN in needs else ()
+    provided: dict[Need, Any] = {}
+    if Need.TARGET in needs:
+        provided[Need.TARGET] = run.target
+    if Need.DRAFT in needs:
+        if run.draft is None:
+            raise Mismatch(
+                f"drafter={run.drafter.name!r} needs a draft model; pass draft_model="
+                "load('zoo:draft') or choose a drafter without one (token_recycling)"
+            )
+        provided[Need.DRAFT] = run.draft
+    if run.draft is not None and run.draft.model.context_tokens < len(prompt):
+        raise BadInput(
+            f"prompt has {len(prompt)} tokens, more than the draft model"
+            f" {run.draft.model.name!r} can hold ({run.draft.model.context_tokens})"
+        )
+    began = time.perf_counter()
+    filled = run.target.sync(prompt[:-1], capture=capture)
+    run.prefill_ms = (time.perf_counter() - began) * 1e3
+    if Need.HIDDEN in needs:
+        provided[Need.HIDDEN] = filled.hidden if filled else {}
+    ctx = Context(
+        list(prompt),
+        run.sampling,
+        torch.Generator().manual_seed(int(run.sampling.seed)),
+        run.target.model.vocab_size,
+        run.target.device,
+        provided,
+    )
+    return ctx, capture
+
+
+def _bounded(
+    run: Decoding, budget: Budget, policy: LengthPolicy, state, remaining: int
+) -> Budget | None:
+    """The policy's budget, cut to what may still be emitted and to what the context holds."""
+    room = run.target.model.context_tokens - len(run.target) - 1
+    if room < 0:
+        return None
+    depth = max(0, min(budget.depth, remaining - 1, room))
+    if run.draft is not None:
+        depth = max(0, min(depth, run.draft.model.context_tokens - len(run.target) - 2))
+    nodes = 0 if depth == 0 else max(0, min(budget.nodes, room))
+
+    def go(step: DraftStep) -> bool:
+        return not run.cancelled() and policy.go(state, step)
+
+    return Budget(depth, nodes, budget.width, go)
+
+
+def _check_tree(run: Decoding, tree: DraftTree, budget: Budget) -> None:
+    name = getattr(run.drafter, "name", type(run.drafter).__name__)
+    deepest = max(tree.depth, default=0)
+    if len(tree) > budget.nodes or deepest > budget.depth:
+        raise Mismatch(
+            f"drafter={name!r} proposed {len(tree)} nodes of depth {deepest}; its budget was"
+            f" {budget.nodes} nodes of depth {budget.depth}"
+        )
+    if run.verifier.chains_only and not shape_of(tree.parent).is_chain:
+        raise Mismatch(
+            f"verifier={run.verifier.name!r} takes one chain, but drafter={name!r} proposed a"
+            " branching tree; choose multi_round or exact_match, or a width of 1"
+        )
+
+
+def _target_law(run: Decoding, forward: Forward, tokens: list[int]) -> torch.Tensor:
+    if not bool(torch.isfinite(forward.logits).all()):
+        raise run.target.explain_not_finite(tokens)
+    return run.sampling.law(forward.logits)
+
+
+def _draw_outcome(
+    run: Decoding, ctx: Context, tree: DraftTree, verdict: Verdict, end: int
+) -> Draw:
+    """The one random draw: where the path ends, then the token there."""
+    uniforms = torch.rand(2, generator=ctx.rng, dtype=torch.float64)
+    row = int(draw(verdict.stop.double(), uniforms[0]))
+    path = tree.path_to(row)
+    bonus = int(draw(verdict.bonus(row), uniforms[1].to(ctx.device)))
+    tokens = tree.tokens.tolist()
+    emitted = [*(tokens[node] for node in path), bonus][: end - len(ctx.tokens)]
+    for place, token in enumerate(emitted):
+        if token in run.eos_ids:
+            emitted, run.finish = emitted[: place + 1], "eos"
+            break
+    if not run.finish and len(ctx.tokens) + len(emitted) >= end:
+        run.finish = "length"
+    return Draw(Outcome(tuple(path), bonus, tuple(emitted)), row, float(uniforms[0]))

@@ -1,0 +1,81 @@
+"""Turn one round's tensors into the frozen :class:`Round` that traces hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from workbench.core.decoding import Budget, Outcome, Verdict
+from workbench.core.trace import Forwards, Limits, Ms, Round, Top
+from workbench.core.tree import DraftTree
+
+if TYPE_CHECKING:
+    from workbench.engine.decode import Decoding, Stopwatch
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The outcome of a round, the row the path ended at and the uniform that decided it."""
+
+    outcome: Outcome
+    row: int
+    uniform: float
+
+
+def top_of(laws: torch.Tensor, count: int) -> list[Top]:
+    """The ``count`` likeliest tokens of each law ``[rows v]`` that have any probability."""
+    if count < 1 or not len(laws):
+        return []
+    best = laws.topk(min(count, laws.shape[-1]), -1)
+    tops = []
+    for ids, probs in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+        kept = sum(1 for value in probs if value > 0)
+        tops.append(Top(ids[:kept], probs[:kept]))
+    return tops
+
+
+def record_round(
+    run: Decoding,
+    index: int,
+    start: int,
+    root: int,
+    tree: DraftTree,
+    p: torch.Tensor,
+    verdict: Verdict,
+    drawn: Draw,
+    budget: Budget,
+    watch: Stopwatch,
+) -> Round:
+    """Everything a picture or a replay needs, as plain numbers."""
+    rows = torch.arange(len(tree), device=p.device)
+    above = torch.tensor([row + 1 for row in tree.parent], dtype=torch.long, device=p.device)
+    kind = "chosen"
+    if tree.drawn:
+        kind = "with_replacement" if tree.with_replacement else "without_replacement"
+    laws = [] if tree.probs is None else tree.probs
+    target, draft = watch.forwards
+    return Round(
+        index=index,
+        start=start,
+        root=root,
+        tokens=tree.tokens.tolist(),
+        parent=list(tree.parent),
+        drawn=kind,
+        accept=verdict.accept.tolist(),
+        stop=verdict.stop.tolist(),
+        uniform=drawn.uniform,
+        path=list(drawn.outcome.path),
+        bonus=drawn.outcome.bonus,
+        emitted=list(drawn.outcome.emitted),
+        budget=Limits(budget.depth, budget.nodes, budget.width),
+        ms=Ms(**watch.phases),
+        forwards=Forwards(target, draft),
+        forward_ms=watch.forward_ms(),
+        p_node=p[above, tree.tokens].tolist(),
+        q_node=None if tree.probs is None else laws[rows, tree.tokens].tolist(),
+        score=None if tree.score is None else tree.score.tolist(),
+        p_top=top_of(p, run.record_top),
+        q_top=top_of(laws, run.record_top),
+    )

@@ -1,0 +1,169 @@
+"""A run as users ask for it: a model, a prompt, three methods, sampling; and its trace."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workbench.core.errors import BadInput
+from workbench.core.method import make_method
+from workbench.core.sampling import Sampling
+from workbench.core.trace import Method, Round, Trace
+from workbench.engine.decode import Decoding, decode
+from workbench.models.load import Model, check_pair
+
+
+@dataclass(frozen=True, eq=False)
+class RunSettings:
+    """Everything that decides a run. Methods are instances or registered names.
+
+    Args:
+        model: the target.
+        prompt: text to continue.
+        drafter, verifier, policy: methods; names get their default knobs.
+        sampling: temperature, top-k, top-p and the seed.
+        max_new_tokens: most tokens to add.
+        draft_model: the smaller model, for drafters that need one.
+        record_top: likeliest tokens of p and q kept per row for the pictures (0 = none).
+
+    Raises:
+        UnknownMethod, BadKnob, BadInput, Mismatch: with the parameter, the value and the fix.
+    """
+
+    model: Model
+    prompt: str
+    drafter: Any = "token_recycling"
+    verifier: Any = "exact_match"
+    policy: Any = "fixed"
+    sampling: Sampling = Sampling()
+    max_new_tokens: int = 128
+    draft_model: Model | None = None
+    record_top: int = 8
+
+    def __post_init__(self) -> None:
+        for family in ("drafter", "verifier", "policy"):
+            object.__setattr__(self, family, make_method(family, getattr(self, family)))
+        count = self.max_new_tokens
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise BadInput(f"max_new_tokens={count!r}: must be a whole number, 1 or more")
+        if not isinstance(self.prompt, str):
+            raise BadInput(f"prompt={self.prompt!r}: expected text")
+        if self.draft_model is not None:
+            check_pair(self.model, self.draft_model)
+
+    def change(self, **changes: Any) -> RunSettings:
+        """A copy with some settings replaced (and checked again)."""
+        return dataclasses.replace(self, **changes)
+
+
+class Run:
+    """One run: iterate :meth:`rounds`; :meth:`trace` is consistent at any moment."""
+
+    def __init__(self, settings: RunSettings, cancelled: Callable[[], bool] = lambda: False):
+        self.settings = settings
+        self.prompt_tokens = settings.model.encode(settings.prompt)
+        limit = settings.model.context_tokens - len(self.prompt_tokens)
+        self._rounds: list[Round] = []
+        self._pieces: dict[int, str] = {}
+        needs_draft = settings.draft_model is not None and settings.drafter.needs
+        self.decoding = Decoding(
+            settings.model.session(),
+            settings.drafter,
+            settings.verifier,
+            settings.policy,
+            settings.sampling,
+            min(settings.max_new_tokens, limit),
+            settings.model.eos_ids,
+            settings.draft_model.session() if needs_draft else None,
+            settings.record_top,
+            cancelled,
+        )
+
+    def rounds(self) -> Iterator[Round]:
+        """Decode; the models' locks are held while a round is computed, never between rounds."""
+        steps = decode(self.decoding, self.prompt_tokens)
+        draft = self.settings.draft_model or self.settings.model
+        try:
+            while True:
+                with self.settings.model.lock, draft.lock:
+                    done = next(steps, None)
+                if done is None:
+                    return
+                self._rounds.append(done)
+                yield done
+        finally:
+            steps.close()
+
+    def trace(self) -> Trace:
+        """The trace so far."""
+        settings, rounds = self.settings, list(self._rounds)
+        model = settings.model
+        return Trace(
+            model=model.name,
+            device=model.device,
+            dtype=model.dtype,
+            drafter=describe(settings.drafter),
+            verifier=describe(settings.verifier),
+            policy=describe(settings.policy),
+            sampling=dataclasses.asdict(settings.sampling),
+            prompt=settings.prompt,
+            prompt_tokens=self.prompt_tokens,
+            rounds=rounds,
+            pieces=self._pieces_of(rounds),
+            draft_model=settings.draft_model.name if self.decoding.draft else "",
+            prefill_ms=self.decoding.prefill_ms,
+            max_new_tokens=settings.max_new_tokens,
+            finish=self.decoding.finish,
+            versions=versions(),
+        )
+
+    def _pieces_of(self, rounds: list[Round]) -> dict[int, str]:
+        """Text of every token id mentioned; only rounds not seen before are looked through."""
+        wanted = set(self.prompt_tokens)
+        for r in rounds[getattr(self, "_seen", 0) :]:
+            wanted.update((r.root, r.bonus), r.tokens, r.emitted)
+            for top in (*r.p_top, *r.q_top):
+                wanted.update(top.ids)
+        self._seen = len(rounds)
+        for token in wanted - self._pieces.keys():
+            self._pieces[token] = self.settings.model.piece(token)
+        return dict(self._pieces)
+
+
+def describe(instance: Any) -> Method:
+    """A method's name and knob values, as traces store them."""
+    return Method(
+        instance.name, {k.name: getattr(instance, k.name) for k in instance.card.knobs}
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions that a measured number depends on."""
+    import transformers
+
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+    }
+
+
+def generate(
+    settings: RunSettings, on_round: Callable[[Round], None] | None = None
+) -> Trace:
+    """Run to the end in this thread and return the trace.
+
+    Example:
+        >>> trace = generate(RunSettings(load("zoo:target"), "def add(a, b):"))
+        >>> print(trace.text, trace.summary["mean_emitted"])
+    """
+    run = Run(settings)
+    for done in run.rounds():
+        if on_round:
+            on_round(done)
+    return run.trace()

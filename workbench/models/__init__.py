@@ -1,0 +1,1 @@
+"""The only place that knows transformers: loading, anatomy, the session and its cache."""

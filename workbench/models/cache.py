@@ -1,0 +1,115 @@
+"""A key/value cache that is allocated once, appended in place and compacted by gather.
+
+It speaks transformers' cache protocol, so the stock forward of any family can use it, and hands its
+buffers to the fast walk, which writes into them directly.
+"""
+
+from __future__ import annotations
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+
+class PreallocatedLayer(DynamicLayer):
+    """One layer's keys and values ``[1 heads capacity head_dim]`` of which ``length`` are in use.
+
+    A sliding-window layer is treated as a full one; the session refuses to grow past the window.
+    """
+
+    def __init__(self, capacity: int):
+        super().__init__()
+        self.capacity, self.length = capacity, 0
+        self.key_store: torch.Tensor | None = None
+        self.value_store: torch.Tensor | None = None
+
+    def allocate(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Make room, shaped and typed like the first keys and values that arrive."""
+        self.dtype, self.device = keys.dtype, keys.device
+        self.key_store = keys.new_zeros(*keys.shape[:2], self.capacity, keys.shape[-1])
+        self.value_store = values.new_zeros(*values.shape[:2], self.capacity, values.shape[-1])
+        self.is_initialized = True
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        """Append ``[1 heads n head_dim]``; returns views of everything up to and with it."""
+        if self.key_store is None:
+            self.allocate(key_states, value_states)
+        end = self.length + key_states.shape[-2]
+        self.key_store[:, :, self.length : end] = key_states
+        self.value_store[:, :, self.length : end] = value_states
+        self.length = end
+        return self.key_store[:, :, :end], self.value_store[:, :, :end]
+
+    @property
+    def keys(self):
+        """Keys in use (a view), or None before the first append."""
+        return None if self.key_store is None else self.key_store[:, :, : self.length]
+
+    @keys.setter
+    def keys(self, value) -> None:
+        if value is not None:
+            raise AttributeError("a preallocated layer is written through update()")
+
+    @property
+    def values(self):
+        """Values in use (a view), or None before the first append."""
+        return None if self.value_store is None else self.value_store[:, :, : self.length]
+
+    @values.setter
+    def values(self, value) -> None:
+        if value is not None:
+            raise AttributeError("a preallocated layer is written through update()")
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def move(self, source: torch.Tensor, start: int) -> None:
+        """Copy the slots ``source`` to ``start`` onwards."""
+        if self.key_store is not None:
+            end = start + len(source)
+            self.key_store[:, :, start:end] = self.key_store.index_select(2, source)
+            self.value_store[:, :, start:end] = self.value_store.index_select(2, source)
+
+
+class KeyValueCache(Cache):
+    """All layers of one session.
+
+    Args:
+        layers: number of layers.
+        capacity: tokens that fit, drafts included; grown by doubling when exceeded.
+    """
+
+    def __init__(self, layers: int, capacity: int):
+        super().__init__(layers=[PreallocatedLayer(capacity) for _ in range(layers)])
+        self.capacity = capacity
+
+    def set_length(self, length: int) -> None:
+        """Forget everything after the first ``length`` tokens (nothing is moved)."""
+        for layer in self.layers:
+            layer.length = length
+
+    @torch.inference_mode()
+    def reserve(self, tokens: int) -> None:
+        """Grow so that ``tokens`` fit."""
+        if tokens <= self.capacity:
+            return
+        while self.capacity < tokens:
+            self.capacity *= 2
+        for layer in self.layers:
+            layer.capacity = self.capacity
+            if layer.key_store is None:
+                continue
+            for name in ("key_store", "value_store"):
+                old = getattr(layer, name)
+                new = old.new_zeros(*old.shape[:2], self.capacity, old.shape[-1])
+                new[:, :, : old.shape[2]] = old
+                setattr(layer, name, new)
+
+    @torch.inference_mode()
+    def keep(self, length: int, rows: list[int]) -> None:
+        """Compact: after the first ``length`` tokens keep only the given rows of what follows."""
+        if rows != list(range(len(rows))):
+            device = next((x.device for x in self.layers if x.key_store is not None), None)
+            source = torch.tensor([length + row for row in rows], device=device)
+            for layer in self.layers:
+                layer.move(source, length)
+        self.set_length(length + len(rows))

@@ -1,0 +1,232 @@
+"""One model, one key/value cache, one device: the only mutable thing in decoding.
+
+Convention: ``tokens`` are those whose keys and values are stored. A forward scores further rows
+without storing them for good; ``commit`` keeps a path of them and drops the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from workbench.core.errors import BadInput, ModelError, NotFinite
+from workbench.core.tree import shape_of
+from workbench.models import walk
+from workbench.models.anatomy import first_bad_layer
+from workbench.models.cache import KeyValueCache
+from workbench.models.clock import elapsed_ms, now
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """What one pass gave: ``logits[i]`` is the model's view after row i."""
+
+    logits: Float[torch.Tensor, "rows v"]
+    hidden: dict[str, torch.Tensor]
+    marks: tuple = field(repr=False, default=())
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds of the pass (waits for the device)."""
+        return elapsed_ms(*self.marks)
+
+
+class Session:
+    """Scores rows of tokens with one model and remembers the committed ones.
+
+    Args:
+        model: a loaded :class:`workbench.models.load.Model`.
+        capacity: tokens to make room for at first; the cache grows by doubling.
+    """
+
+    def __init__(self, model, capacity: int = 512):
+        self.model = model
+        self.tokens: list[int] = []
+        self._cache = KeyValueCache(model.layer_count, capacity)
+        self._pending: list[int] | torch.Tensor = []
+        self.forwards = 0
+        self.timings: list[tuple] = []
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.torch_device
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        tokens: Sequence[int] | torch.Tensor,
+        parent: Sequence[int] | None = None,
+        *,
+        span: frozenset[int] | None = None,
+        capture: tuple[str, ...] = (),
+        last_only: bool = False,
+    ) -> Forward:
+        """Score ``n`` rows that follow the stored tokens.
+
+        Args:
+            tokens: ids of the rows; row 0 is the root.
+            parent: row that each row follows, -1 for the stored tokens; None = a chain.
+            span: layers to run (None = all); needs a walkable family.
+            capture: hidden states to keep: ``"final"`` (after the last norm) or ``"k"`` = the
+                stream after k layers.
+            last_only: run the output head on the last row only.
+
+        Shapes: logits ``[n v]`` (``[1 v]`` with ``last_only``), hidden ``[n d]`` each.
+
+        Raises:
+            BadInput: no rows, or more than the context holds.
+            ModelError: a span or a tree that this family cannot do, or no memory left.
+        """
+        n, past = len(tokens), len(self.tokens)
+        if n == 0:
+            raise BadInput("forward: tokens is empty; pass at least one row")
+        self.check_room(n)
+        if span is not None and not self.model.spans:
+            raise ModelError(f"{self.model.name}: layers cannot be skipped, {self.model.reason}")
+        rows = self._rows(tokens, parent, n, past)
+        self._cache.set_length(past)
+        try:
+            self._cache.reserve(past + n)
+            began = now(self.device)
+            logits, hidden = self._run(rows, span, capture, last_only)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            self._cache.set_length(past)
+            raise ModelError(
+                f"{self.model.name}: out of memory at {past + n} tokens; use a shorter prompt,"
+                f" a smaller draft tree or a smaller model ({error})"
+            ) from None
+        self._pending = tokens
+        self.forwards += 1
+        forward = Forward(logits, hidden, (began, now(self.device)))
+        self.timings.append(forward.marks)
+        return forward
+
+    def _run(self, rows, span, capture, last_only):
+        model = self.model
+        if model.mode == "stock":
+            return walk.stock_pass(model.network, rows, self._cache, capture, last_only)
+        if model.mode == "fused":
+            done = model.fused(rows, self._cache, span, capture)
+        else:
+            done = walk.walk_pass(model.anatomy, rows, self._cache, span, capture)
+        final = done.final[-1:] if last_only else done.final
+        return model.anatomy.head(final), done.taps
+
+    def _rows(self, tokens, parent, n: int, past: int) -> walk.Rows:
+        device, dtype = self.device, self.model.network.dtype
+        ids = torch.as_tensor(tokens, dtype=torch.long, device=device)
+        if parent is None or n == 1:
+            positions = torch.arange(past, past + n, device=device)
+            causal = past == 0 and n > 1
+            bare = n == 1 or (causal and self.model.mode == "fused")
+            mask = None if bare else walk.causal_mask(n, past, dtype, device)
+            return walk.Rows(ids, positions, past, mask, causal)
+        if not self.model.trees:
+            raise ModelError(f"{self.model.name}: trees cannot be scored, {self.model.reason}")
+        block, depth = _tree_block(tuple(parent), dtype, str(device))
+        mask = torch.zeros(1, 1, n, past + n, dtype=dtype, device=device)
+        mask[..., past:] = block
+        return walk.Rows(ids, depth + past, past, mask, False)
+
+    def check_room(self, n: int) -> None:
+        """Raise where ``n`` more rows do not fit the context."""
+        limit, used = self.model.context_tokens, len(self.tokens)
+        if used + n > limit:
+            raise BadInput(
+                f"context: {used} stored + {n} new tokens exceed the {limit} that"
+                f" {self.model.name} can hold ({self.model.context_reason}); shorten the prompt"
+                " or ask for fewer new tokens"
+            )
+
+    def commit(self, rows: Sequence[int]) -> None:
+        """Keep these rows of the last forward (a path from its first row), drop the others."""
+        kept = list(rows)
+        pending = self._pending
+        if torch.is_tensor(pending):
+            pending = pending.tolist()
+        self._cache.keep(len(self.tokens), kept)
+        self.tokens.extend(int(pending[row]) for row in kept)
+        self._pending = []
+
+    def crop(self, length: int) -> None:
+        """Forget everything after the first ``length`` stored tokens."""
+        del self.tokens[length:]
+        self._cache.set_length(len(self.tokens))
+        self._pending = []
+
+    def sync(
+        self, tokens: Sequence[int], *, capture: tuple[str, ...] = (), chunk_tokens: int = 2048
+    ) -> Forward | None:
+        """Make the stored tokens equal ``tokens``: crop to the common prefix, feed the rest.
+
+        Returns:
+            The forward of the last row fed (``logits [1 v]``), or None where nothing was missing.
+        """
+        tokens = list(tokens)
+        common = _common_prefix(self.tokens, tokens)
+        self.crop(common)
+        last = None
+        for start in range(common, len(tokens), chunk_tokens):
+            piece = tokens[start : start + chunk_tokens]
+            last = self.forward(piece, capture=capture, last_only=True)
+            self.commit(range(len(piece)))
+        return last
+
+    @contextmanager
+    def scratch(self) -> Iterator[Session]:
+        """Whatever is committed inside is forgotten on exit; the stored prefix stays."""
+        length = len(self.tokens)
+        try:
+            yield self
+        finally:
+            self.crop(length)
+
+    def take_timings_ms(self) -> float:
+        """Milliseconds inside forwards since the last call."""
+        total = sum(elapsed_ms(*marks) for marks in self.timings)
+        self.timings.clear()
+        return total
+
+    def explain_not_finite(self, tokens: Sequence[int]) -> NotFinite:
+        """The error to raise after NaN or infinite logits; names the layer that made the first."""
+        name, network = self.model.name, self.model.network
+        ids = torch.tensor([list(tokens)], device=self.device)
+        layers = self.model.anatomy.layers if self.model.anatomy else []
+        with torch.inference_mode():
+            where = first_bad_layer(network, layers, lambda: network(input_ids=ids))
+        return NotFinite(
+            f"{name}: logits are not finite; the first NaN or infinity comes from {where}."
+            " Load the model in another dtype (dtype='float32'), or undo the last change to it."
+        )
+
+
+def _common_prefix(a: list[int], b: list[int]) -> int:
+    if a == b[: len(a)]:
+        return len(a)
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return min(len(a), len(b))
+
+
+@lru_cache(maxsize=256)
+def _tree_block(parent: tuple[int, ...], dtype: torch.dtype, device: str):
+    """The ``[n n]`` additive mask among the rows of a tree, and each row's depth below the first."""
+    if not parent or parent[0] != -1:
+        raise BadInput(f"forward: parent[0]={parent[:1]} must be -1 (the stored tokens)")
+    if any(not 0 <= p < row for row, p in enumerate(parent) if row):
+        raise BadInput("forward: every row after the first must follow an earlier row")
+    shape = shape_of(tuple(p - 1 for p in parent[1:]))
+    allowed = torch.from_numpy(np.array(shape.visible))
+    mask = torch.zeros(len(parent), len(parent), dtype=dtype)
+    mask.masked_fill_(~allowed, torch.finfo(dtype).min)
+    return mask.to(device), torch.from_numpy(np.array(shape.row_depth)).to(device)

@@ -1,0 +1,181 @@
+"""Three ways to run a model over rows that see the stored prefix and their own ancestors.
+
+``stock`` calls the model as transformers ships it, with an additive 4-D mask: the reference. ``walk``
+calls the model's own layers one by one, so that spans and taps are possible. ``fused`` also repeats
+the attention arithmetic of plain pre-norm families around the model's own projections: fewer, larger
+operations, which is what counts for small models. Adapters, hooks and masks on the projections and
+the MLP keep working in all three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from workbench.models.anatomy import Anatomy
+from workbench.models.cache import KeyValueCache
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The input of one pass: ids and positions ``[n]``, and who sees whom.
+
+    ``mask`` is additive float ``[1 1 n past+n]`` (0 or the dtype's lowest value), or None where no
+    mask is needed: a single row, or a chain that starts at an empty cache (``causal``).
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    past: int
+    mask: torch.Tensor | None
+    causal: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Activations:
+    """The final normed hidden states ``[n d]`` (or logits in stock mode) and the tapped layers."""
+
+    final: torch.Tensor
+    taps: dict[str, torch.Tensor]
+
+
+def stock_pass(network, rows: Rows, cache: KeyValueCache, capture, last_only: bool):
+    """Logits ``[n v]`` (or ``[1 v]``) and taps from the model's own forward."""
+    mask = rows.mask
+    if mask is None:
+        mask = causal_mask(len(rows.ids), rows.past, network.dtype, rows.ids.device)
+    output = network(
+        input_ids=rows.ids[None],
+        position_ids=rows.positions[None],
+        attention_mask=mask,
+        past_key_values=cache,
+        use_cache=True,
+        output_hidden_states=bool(capture),
+        logits_to_keep=1 if last_only else 0,
+    )
+    taps = {}
+    for name in capture:
+        states = output.hidden_states
+        taps[name] = states[-1 if name == "final" else int(name)][0]
+    return output.logits[0], taps
+
+
+def walk_pass(anatomy: Anatomy, rows: Rows, cache: KeyValueCache, span, capture) -> Activations:
+    """Call the layers of ``span`` one by one; taps are named by how many layers came before."""
+    hidden = anatomy.embed(rows.ids[None])
+    rotary = anatomy.rotary(hidden, rows.positions[None])
+    mask = rows.mask
+    if mask is None:
+        mask = causal_mask(len(rows.ids), rows.past, hidden.dtype, hidden.device)
+    taps = {}
+    for index, layer in enumerate(anatomy.layers):
+        if str(index) in capture:
+            taps[str(index)] = hidden[0]
+        if span is not None and index not in span:
+            continue
+        hidden = layer(
+            hidden,
+            attention_mask=mask,
+            position_ids=rows.positions[None],
+            past_key_values=cache,
+            use_cache=True,
+            position_embeddings=rotary,
+        )
+        if isinstance(hidden, tuple):
+            hidden = hidden[0]
+    return _finish(anatomy, hidden[0], taps, capture)
+
+
+def _finish(anatomy: Anatomy, hidden, taps, capture) -> Activations:
+    if str(len(anatomy.layers)) in capture:
+        taps[str(len(anatomy.layers))] = hidden
+    final = anatomy.norm(hidden)
+    if "final" in capture:
+        taps["final"] = final
+    return Activations(final, taps)
+
+
+def causal_mask(n: int, past: int, dtype: torch.dtype, device) -> torch.Tensor:
+    """Additive ``[1 1 n past+n]`` mask of a chain that follows ``past`` stored tokens."""
+    blocked = torch.ones(n, past + n, dtype=torch.bool, device=device).triu(past + 1)
+    mask = torch.zeros(n, past + n, dtype=dtype, device=device)
+    return mask.masked_fill_(blocked, torch.finfo(dtype).min)[None, None]
+
+
+class FusedWalk:
+    """The fast pass of plain pre-norm rotary families.
+
+    Query heads that share a key head are folded into rows of one head, so that grouped-query
+    attention needs no copied keys; rotary tables are computed once by the model's own module.
+    """
+
+    def __init__(self, anatomy: Anatomy, context_tokens: int):
+        self.anatomy = anatomy
+        self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._context = context_tokens
+
+    def _rotary(self, like: torch.Tensor, positions: torch.Tensor):
+        """cos and signed sin ``[n 1 head_dim]``: rotating is x*cos + roll(x)*sin."""
+        if self._tables is None or self._tables[0].dtype != like.dtype:
+            every = torch.arange(self._context, device=like.device)[None]
+            cos, sin = self.anatomy.rotary(like[None], every)
+            sin = sin.clone()
+            sin[..., : sin.shape[-1] // 2].neg_()
+            self._tables = cos[0, :, None], sin[0, :, None]
+        return self._tables[0][positions], self._tables[1][positions]
+
+    def __call__(self, rows: Rows, cache: KeyValueCache, span, capture) -> Activations:
+        """Run the layers of ``span`` (None = all) over the rows."""
+        hidden = self.anatomy.embed(rows.ids)
+        cos, sin = self._rotary(hidden, rows.positions)
+        mask, taps = rows.mask, {}
+        groups = self.anatomy.layers[0].self_attn.num_key_value_groups
+        if mask is not None and groups > 1:
+            mask = mask.repeat(1, 1, groups, 1)
+        for index, layer in enumerate(self.anatomy.layers):
+            if str(index) in capture:
+                taps[str(index)] = hidden
+            if span is not None and index not in span:
+                continue
+            normed = _rms_norm(layer.input_layernorm, hidden)
+            mixed = _attend(
+                layer.self_attn, normed, cos, sin, cache.layers[index], mask, rows.causal
+            )
+            hidden = hidden + mixed
+            mixed = layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden)[None])
+            hidden = hidden + (mixed[0] if isinstance(mixed, tuple) else mixed).view_as(hidden)
+        return _finish(self.anatomy, hidden, taps, capture)
+
+
+def _rms_norm(norm, x: torch.Tensor) -> torch.Tensor:
+    """One fused operation in fp32; the module itself in half precision, whose rounding differs."""
+    if x.dtype == torch.float32:
+        return F.rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+    return norm(x)
+
+
+def _attend(attention, x, cos, sin, store, mask, causal: bool) -> torch.Tensor:
+    n, size = x.shape[0], attention.head_dim
+    q = attention.q_proj(x).view(n, -1, size)
+    k = attention.k_proj(x).view(n, -1, size)
+    v = attention.v_proj(x).view(n, -1, size)
+    if hasattr(attention, "q_norm"):
+        q, k = attention.q_norm(q), attention.k_norm(k)
+    heads, groups = k.shape[1], q.shape[1] // k.shape[1]
+    qk = torch.cat((q, k), 1)
+    qk = torch.addcmul(qk * cos, qk.roll(size // 2, -1), sin)
+    q, k = qk[:, : heads * groups], qk[:, heads * groups :]
+    keys, values = store.update(k.transpose(0, 1)[None], v.transpose(0, 1)[None])
+    scale = attention.scaling
+    if causal:
+        mixed = F.scaled_dot_product_attention(
+            q.transpose(0, 1)[None], keys, values, is_causal=True, scale=scale, enable_gqa=True
+        )
+        mixed = mixed[0].transpose(0, 1)
+    else:
+        folded = q.view(n, heads, groups, size).permute(1, 2, 0, 3).reshape(1, heads, -1, size)
+        mixed = F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scale)
+        mixed = mixed.view(heads, groups, n, size).permute(2, 0, 1, 3)
+    return attention.o_proj(mixed.reshape(n, -1))

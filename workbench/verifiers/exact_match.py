@@ -1,0 +1,49 @@
+"""Draw the target's own token at each node and walk on where a child carries it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+
+from workbench.core.decoding import Verdict
+from workbench.core.laws import distinct_children
+from workbench.core.method import Paper, method
+from workbench.core.tree import DraftTree
+
+
+@method(
+    "verifier",
+    title="Exact match",
+    paper=Paper("SpecInfer (greedy and sample-and-match verification)", 2024, "2305.09781"),
+)
+class ExactMatch:
+    """Emit the target's own draw at every node; the draft only decides which draws were prepared.
+
+    *Idea*: one draw y of p a node; a child that carries y is walked to, otherwise y is emitted and
+    the round ends. Every emitted token is a draw of p, whatever the drafter did, so the rule is
+    lossless for any draft; it accepts with the total p of the children. At temperature 0 it is
+    greedy verification.
+
+    *Cost*: one gather; nothing depends on q.
+    """
+
+    lossless = True
+    chains_only = False
+
+    def verify(self, tree: DraftTree, p: Float[torch.Tensor, "rows v"]) -> Verdict:
+        """accept = p of the node's token at its parent; the bonus excludes the children's tokens."""
+        above = torch.tensor([row + 1 for row in tree.parent], dtype=torch.long, device=p.device)
+        tokens = tree.tokens.tolist()
+        children = distinct_children(tree, tokens)
+        usable = torch.zeros(len(tree), dtype=p.dtype)
+        for row in children:
+            usable[list(row)] = 1
+        accept = p[above, tree.tokens].cpu() * usable
+
+        def bonus(row: int) -> torch.Tensor:
+            rest = p[row].clone()
+            rest[[tokens[child] for child in children[row]]] = 0
+            mass = rest.sum()
+            return rest / mass if mass > 0 else p[row]
+
+        return Verdict.from_accept(tree, accept, bonus)
