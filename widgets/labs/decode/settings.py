@@ -21,7 +21,7 @@ FAMILY_HELP = {
     "verifier": "The rule that keeps or refuses drafted tokens.",
 }
 SAMPLING = (
-    Knob("temperature", "float", 0.0, low=0.0, high=2.0, step=0.05, help="0 = greedy"),
+    Knob("temperature", "float", 0.0, low=0.0, high=2.0, step=0.05, help="Spread of the draw; 0 = greedy"),
     Knob("top_k", "int", 0, low=0, high=200, unit="tokens", help="Keep the k likeliest; 0 = all"),
     Knob("top_p", "float", 1.0, low=0.05, high=1.0, step=0.05, help="Keep this much mass; 1 = all"),
     Knob("seed", "int", 0, low=0, high=2**31 - 1, help="Of every random draw of the run"),

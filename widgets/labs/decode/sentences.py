@@ -1,0 +1,117 @@
+"""What the lab says in words about a selected node: pure functions of a trace."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from widgets.labs.decode.selection import ROOT, Selection
+from workbench.core.trace import Round, Top, Trace
+
+
+class NodeFacts(NamedTuple):
+    """Everything the detail block prints beside the picture."""
+
+    title: str
+    fate: str  # "accepted" | "rejected" | "untested" | "root" | "bonus" | "corrected"
+    numbers: list[tuple[str, str]]  # label, value
+    why_title: str
+    why: str
+
+
+def visible(piece: str) -> str:
+    """A token's text with its blanks made visible."""
+    return piece.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "·") or "∅"
+
+
+def node_facts(trace: Trace, selection: Selection) -> NodeFacts:
+    """Title, numbers and the reason for the fate of what is selected."""
+    round_, node = trace.rounds[selection.round], selection.node
+    if selection.index is not None and selection.index >= len(round_.path):
+        return _extra_facts(trace, round_)
+    if node == ROOT:
+        text = visible(trace.piece(round_.root))
+        why = "The last committed token. Its draft starts here; the target gives the law after it."
+        return NodeFacts(f"Root “{text}”", "root", [], "What is the root?", why)
+    fate, depth = round_.node_fates[node], round_.depth[node]
+    numbers = [("target p", f"{round_.p_node[node]:.3f}"), ("draft q", _drawn(round_, node))]
+    numbers.append(("accepted with", f"{round_.accept[node]:.3f}"))
+    question = {"accepted": "Why was it accepted?", "rejected": "Why was it rejected?"}
+    return NodeFacts(
+        f"Node “{visible(trace.piece(round_.tokens[node]))}” · depth {depth}",
+        fate,
+        numbers,
+        question.get(fate, "Why was it never tested?"),
+        why(trace, selection.round, node),
+    )
+
+
+def _drawn(round_: Round, node: int) -> str:
+    if round_.drawn == "chosen" or round_.q_node is None:
+        return "chosen"
+    return f"{round_.q_node[node]:.3f}"
+
+
+def _extra_facts(trace: Trace, round_: Round) -> NodeFacts:
+    """The token that verification itself produced at the end of a round."""
+    text, fate = visible(trace.piece(round_.bonus)), round_.end_fate
+    row = round_.path[-1] + 1 if round_.path else 0
+    p = _in_top(round_.p_top[row] if round_.p_top else None, round_.bonus)
+    if fate == "bonus":
+        why = "Every drafted token on the way was kept, so the target's next token came for free."
+    else:
+        why = (
+            "No drafted token was kept here, so the target's own choice took the place:"
+            " the text is the one that plain decoding could have written."
+        )
+    numbers = [] if p is None else [("target p", f"{p:.3f}")]
+    return NodeFacts(f"Token “{text}” · round {round_.index + 1}", fate, numbers, "Where from?", why)
+
+
+def _in_top(top: Top | None, token: int) -> float | None:
+    if top is None or token not in top.ids:
+        return None
+    return top.probs[top.ids.index(token)]
+
+
+def why(trace: Trace, position: int, node: int) -> str:
+    """One plain sentence on why a node was accepted, refused or never tested."""
+    round_ = trace.rounds[position]
+    fate = round_.node_fates[node]
+    name = f"“{visible(trace.piece(round_.tokens[node]))}”"
+    if fate == "untested":
+        return _why_untested(trace, round_, node)
+    p, chance = round_.p_node[node], round_.accept[node]
+    above = round_.p_top[round_.parent[node] + 1] if round_.p_top else None
+    if trace.sampling.get("temperature", 0) == 0:
+        if fate == "accepted":
+            return f"{name} is exactly the target's greedy choice after this prefix."
+        best = f"“{visible(trace.piece(above.ids[0]))}”" if above and above.ids else "another token"
+        return f"Greedy decoding keeps only the target's first choice, which is {best} here."
+    if round_.drawn == "chosen" or round_.q_node is None:
+        gave = f"the target gives {name} p = {p:.3f}"
+    else:
+        gave = f"the draft drew {name} with q = {round_.q_node[node]:.3f}, the target p = {p:.3f}"
+    gave = gave[0].upper() + gave[1:]
+    if fate == "accepted":
+        return f"{gave}: a chance of {chance:.2f} to be kept, and the round's draw kept it."
+    if chance <= 0:
+        return f"{gave}: with this rule nothing of that mass can be kept."
+    return (
+        f"{gave}: a chance of {chance:.2f} to be kept. The round's draw ({round_.uniform:.3f})"
+        f" fell into the other {1 - chance:.2f}."
+    )
+
+
+def _why_untested(trace: Trace, round_: Round, node: int) -> str:
+    parent = round_.parent[node]
+    if parent == ROOT or parent in round_.path:
+        kept = next((i for i in round_.path if round_.parent[i] == parent), None)
+        if kept is None:
+            return "The round ended before this sibling was looked at."
+        text = visible(trace.piece(round_.tokens[kept]))
+        return f"Its sibling “{text}” was accepted first, so this one was never looked at."
+    above = parent
+    while round_.parent[above] != ROOT and round_.parent[above] not in round_.path:
+        above = round_.parent[above]
+    text = visible(trace.piece(round_.tokens[above]))
+    return f"It hangs below “{text}”, which was not accepted, so its turn never came."
