@@ -1,0 +1,25 @@
+"""``workbench bench``: measurements, each of them one subcommand."""
+
+from __future__ import annotations
+
+import argparse
+
+SUMMARY = "measure speed and acceptance on this machine"
+DESCRIPTION = """\
+Measure on this machine, with everything that is compared interleaved in one process.
+
+  peers   our decoding beside the transformers library's, same checkpoint, same prompts"""
+EXAMPLES = ("workbench bench peers", "workbench bench peers --json > peers.json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from workbench.bench import peers
+
+    several = parser.add_subparsers(dest="measurement", metavar="MEASUREMENT", required=True)
+    one = several.add_parser("peers", help="our decoding beside transformers' own")
+    peers.add_arguments(one)
+    one.set_defaults(measure=peers.run)
+
+
+def run(args: argparse.Namespace) -> int:
+    return args.measure(args)
