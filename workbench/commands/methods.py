@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+_PLURALS = {"policy": "length policies"}
 SUMMARY = "list drafters, verifiers and length policies with their knobs"
 DESCRIPTION = """\
 List every registered method: what it is called, the paper it comes from, and the knobs that
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     for card in cards:
         if card.family != family:
             family = card.family
-            print(f"{family}s")
+            print(_PLURALS.get(family, f"{family}s"))
         print(f"  {card.name:<18}{card.summary}")
         for knob in card.knobs:
             unit = f" {knob.unit}" if knob.unit else ""

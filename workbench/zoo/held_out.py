@@ -66,7 +66,9 @@ def prompts(kind: str | None = None) -> list[HeldOutPrompt]:
         BadInput: an unknown kind.
     """
     if kind is not None and kind not in KINDS:
-        raise BadInput(f"kind={kind!r} is not known.{closest(kind, KINDS)} Known: {', '.join(KINDS)}")
+        raise BadInput(
+            f"kind={kind!r} is not known.{closest(kind, KINDS)} Known: {', '.join(KINDS)}"
+        )
     return [p for p in _all() if kind in (None, p.kind)]
 
 
