@@ -84,7 +84,7 @@ class Context:
     def learner(self) -> Any:
         return self._get(Need.LEARNER)
 
-    def uniform(self, *shape: int) -> Float[torch.Tensor, "..."]:
+    def uniform(self, *shape: int) -> Float[torch.Tensor, ...]:
         """Fresh uniforms in [0, 1) from the run's generator, on the target's device."""
         return torch.rand(shape, generator=self.rng, dtype=torch.float64).to(self.device)
 
@@ -104,7 +104,7 @@ class DraftStep:
 
 @dataclass(frozen=True)
 class Budget:
-    """What one round may spend: never more than ``nodes`` nodes, ``depth`` levels, ``width`` siblings."""
+    """What one round may spend: at most ``nodes`` nodes, ``depth`` levels, ``width`` siblings."""
 
     depth: int
     nodes: int
@@ -144,13 +144,13 @@ class Verdict:
     Shapes: stop ``[n+1]``, bonus(row) ``[v]``, accept ``[n]``.
     """
 
-    stop: Float[torch.Tensor, "rows"]
-    bonus: Callable[[int], Float[torch.Tensor, "v"]]
-    accept: Float[torch.Tensor, "n"]
+    stop: Float[torch.Tensor, rows]
+    bonus: Callable[[int], Float[torch.Tensor, v]]
+    accept: Float[torch.Tensor, n]
 
     @staticmethod
     def from_accept(
-        tree: DraftTree, accept: Float[torch.Tensor, "n"], bonus: Callable[[int], torch.Tensor]
+        tree: DraftTree, accept: Float[torch.Tensor, n], bonus: Callable[[int], torch.Tensor]
     ) -> Verdict:
         """The verdict of a walk from the root that moves to child i with probability accept[i]."""
         chances = accept.tolist()

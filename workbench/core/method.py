@@ -161,7 +161,7 @@ def knob(
     help: str,
 ) -> Any:
     """A dataclass field whose metadata builds the form, the check, the JSON and the docs."""
-    meta = dict(low=low, high=high, step=step, choices=choices, unit=unit, help=help)
+    meta = {"low": low, "high": high, "step": step, "choices": choices, "unit": unit, "help": help}
     return dataclasses.field(default=default, metadata={"knob": meta})
 
 

@@ -34,7 +34,13 @@ def measure_plain(
     """
     spent: list[float] = []
     settings = RunSettings(
-        model, prompt, "none", "exact_match", "fixed", sampling or Sampling(), tokens + 1,
+        model,
+        prompt,
+        "none",
+        "exact_match",
+        "fixed",
+        sampling or Sampling(),
+        tokens + 1,
         record_top=0,
     )
     for repeat in range(repeats):

@@ -16,8 +16,8 @@ import torch
 from workbench.core.decoding import (
     Budget,
     Context,
-    DraftStep,
     Drafter,
+    DraftStep,
     Feedback,
     LengthPolicy,
     Need,
@@ -200,9 +200,7 @@ def _target_law(run: Decoding, forward: Forward, tokens: list[int]) -> torch.Ten
     return run.sampling.law(forward.logits)
 
 
-def _draw_outcome(
-    run: Decoding, ctx: Context, tree: DraftTree, verdict: Verdict, end: int
-) -> Draw:
+def _draw_outcome(run: Decoding, ctx: Context, tree: DraftTree, verdict: Verdict, end: int) -> Draw:
     """The one random draw: where the path ends, then the token there."""
     uniforms = torch.rand(2, generator=ctx.rng, dtype=torch.float64)
     row = int(draw(verdict.stop.double(), uniforms[0]))

@@ -1,7 +1,7 @@
 """Ask a recorded round what another verification rule would have done; no model needed.
 
-A trace keeps the top of every law. Replay works on a small vocabulary: the stored tokens plus one
-*rest* token that holds the mass that was not kept. What it gives is exact where the stored tops hold
+A trace keeps the top of every law. Replay works on a small vocabulary: the stored tokens plus
+one *rest* token that holds the mass that was not kept. What it gives is exact where the stored tops hold
 all the mass, and says how much they miss otherwise.
 """
 
@@ -87,7 +87,7 @@ def acceptance_by_law(done: Round, node: int) -> dict[str, float]:
 
 
 def overlap(done: Round, node: int) -> float | None:
-    """sum min(p, q) at the node's parent: the most one drawn token can be accepted with.
+    """Sum min(p, q) at the node's parent: the most one drawn token can be accepted with.
 
     None where the token was chosen, not drawn. The unkept mass counts as overlapping, so this is an
     upper bound by at most ``Siblings.missing``.

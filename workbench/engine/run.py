@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 
 from workbench.core.errors import BadInput
 from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
 from workbench.core.trace import Method, Round, Trace
 from workbench.engine.decode import Decoding, decode
-from workbench.models.load import Model, check_pair
+from workbench.models.load import Model, check_pair, versions
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +38,7 @@ class RunSettings:
     drafter: Any = "token_recycling"
     verifier: Any = "exact_match"
     policy: Any = "fixed"
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     max_new_tokens: int = 128
     draft_model: Model | None = None
     record_top: int = 8
@@ -137,25 +135,10 @@ class Run:
 
 def describe(instance: Any) -> Method:
     """A method's name and knob values, as traces store them."""
-    return Method(
-        instance.name, {k.name: getattr(instance, k.name) for k in instance.card.knobs}
-    )
+    return Method(instance.name, {k.name: getattr(instance, k.name) for k in instance.card.knobs})
 
 
-def versions() -> dict[str, str]:
-    """Versions that a measured number depends on."""
-    import transformers
-
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "transformers": transformers.__version__,
-    }
-
-
-def generate(
-    settings: RunSettings, on_round: Callable[[Round], None] | None = None
-) -> Trace:
+def generate(settings: RunSettings, on_round: Callable[[Round], None] | None = None) -> Trace:
     """Run to the end in this thread and return the trace.
 
     Example:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,8 +31,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 class Model:
     """A loaded checkpoint and what the workbench found out about it.
 
-    ``mode`` is the pass in use ("fused", "walk" or "stock"); ``reason`` says why a faster one, spans
-    or trees are not available. Sessions of one model share its weights; ``lock`` serialises them.
+    ``mode`` is the pass in use ("fused", "walk" or "stock"); ``reason`` says why a faster one,
+    spans or trees are not available. Sessions of one model share its weights; ``lock`` serialises them.
     """
 
     name: str
@@ -294,3 +295,14 @@ def check_pair(target: Model, draft: Model) -> None:
             " Choose a draft of the same model family, or a drafter that needs no draft model"
             " (prompt_lookup, token_recycling)."
         )
+
+
+def versions() -> dict[str, str]:
+    """Versions that a measured number depends on."""
+    import transformers
+
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+    }

@@ -220,7 +220,7 @@ def _common_prefix(a: list[int], b: list[int]) -> int:
 
 @lru_cache(maxsize=256)
 def _tree_block(parent: tuple[int, ...], dtype: torch.dtype, device: str):
-    """The ``[n n]`` additive mask among the rows of a tree, and each row's depth below the first."""
+    """The additive mask ``[n n]`` among the rows of a tree, and each row's depth."""
     if not parent or parent[0] != -1:
         raise BadInput(f"forward: parent[0]={parent[:1]} must be -1 (the stored tokens)")
     if any(not 0 <= p < row for row, p in enumerate(parent) if row):

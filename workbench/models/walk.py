@@ -117,7 +117,7 @@ class FusedWalk:
         self._context = context_tokens
 
     def _rotary(self, like: torch.Tensor, positions: torch.Tensor):
-        """cos and signed sin ``[n 1 head_dim]``: rotating is x*cos + roll(x)*sin."""
+        """Cos and signed sin ``[n 1 head_dim]``: rotating is x*cos + roll(x)*sin."""
         if self._tables is None or self._tables[0].dtype != like.dtype:
             every = torch.arange(self._context, device=like.device)[None]
             cos, sin = self.anatomy.rotary(like[None], every)

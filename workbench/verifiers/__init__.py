@@ -1,1 +1,1 @@
-"""Verifiers: one file per rule; each turns target laws and a draft tree into a law over outcomes."""
+"""Verifiers: one file per rule; each turns target laws and a tree into a law over outcomes."""

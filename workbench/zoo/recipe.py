@@ -45,26 +45,26 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "target": Recipe(
         "target",
-        dict(
-            hidden_size=320,
-            num_hidden_layers=8,
-            num_attention_heads=10,
-            num_key_value_heads=5,
-            intermediate_size=864,
-        ),
+        {
+            "hidden_size": 320,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 10,
+            "num_key_value_heads": 5,
+            "intermediate_size": 864,
+        },
         learning_rate=3e-3,
         layer_dropout=0.1,
         exit_scale=0.2,
     ),
     "draft": Recipe(
         "draft",
-        dict(
-            hidden_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            intermediate_size=352,
-        ),
+        {
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 352,
+        },
         learning_rate=4e-3,
     ),
 }

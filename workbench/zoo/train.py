@@ -107,34 +107,6 @@ def rate_factor(step: int, steps: int, warmup_steps: int) -> float:
     return min((step + 1) / warmup_steps, (steps - step) / max(1, steps - warmup_steps), 1.0)
 
 
-@torch.no_grad()
-def held_out_losses(model, corpus: TokenisedCorpus, part: str = "held_out") -> dict:
-    """Loss in nats per token of every exit, and the top-1 rate, on files never trained on."""
-    device = next(model.parameters()).device
-    length, last = 256, len(model.model.layers) - 1
-    stream = torch.from_numpy(np.concatenate(corpus.parts[part]).astype(np.int64))
-    rows = stream[: (len(stream) - 1) // length * length + 1].unfold(0, length + 1, length)
-    exits = set(range(last + 1))
-    sums, hits, count = dict.fromkeys(exits, 0.0), 0, 0
-    model.eval()
-    for chunk in rows.split(32):
-        ids, targets = chunk[:, :-1].to(device), chunk[:, 1:].to(device)
-        for index, hidden in exit_hiddens(model, ids, set(), exits).items():
-            logits = model.lm_head(hidden).float()
-            sums[index] += F.cross_entropy(
-                logits.flatten(0, 1), targets.flatten(), reduction="sum"
-            ).item()
-            if index == last:
-                hits += (logits.argmax(-1) == targets).sum().item()
-        count += targets.numel()
-    return {
-        "held_out_loss": sums[last] / count,
-        "held_out_top1": hits / count,
-        "exit_losses": [sums[index] / count for index in sorted(exits)],
-        "held_out_tokens": count,
-    }
-
-
 def train_step(model, batch, recipe: Recipe, step: int, rng: np.random.Generator, bf16: bool):
     """Forward and backward of one batch; returns the full-depth loss (a 0-d tensor)."""
     layers = len(model.model.layers)

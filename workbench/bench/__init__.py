@@ -1,0 +1,1 @@
+"""Measurements: peers on the same checkpoint, prompts and machine."""

@@ -1,0 +1,133 @@
+"""``workbench zoo``: train the embedded models again, or show what is known about them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from workbench.core.errors import BadInput, closest
+from workbench.zoo.corpus import TokenisedCorpus, read_corpus, tokenise
+from workbench.zoo.publish import WEIGHTS, cards, make_card, publish
+from workbench.zoo.recipe import RECIPES
+from workbench.zoo.tokenizer import train_tokenizer
+from workbench.zoo.train import TrainSettings, train
+
+DEFAULT_TOKENS = {"target": 7_400_000, "draft": 6_000_000}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The sub-commands ``train``, ``info`` and ``prompts``."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    trainer = actions.add_parser("train", help="train an embedded model from this Python's source")
+    trainer.add_argument("name", choices=[*RECIPES, "all"])
+    trainer.add_argument("--tokens", type=int, help="tokens to see in all (default: by model)")
+    trainer.add_argument("--batch-rows", type=int, default=16, help="rows a step")
+    trainer.add_argument("--row-tokens", type=int, default=256, help="tokens a row")
+    trainer.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    trainer.add_argument("--fp32", action="store_true", help="no bf16 autocast")
+    trainer.add_argument("--no-compile", action="store_true", help="run the layers eagerly")
+    trainer.add_argument("--corpus", type=Path, help="folder of *.py files (default: the stdlib)")
+    trainer.add_argument("--state", type=Path, default=Path("runs/zoo"), help="resumable state")
+    trainer.add_argument("--out", type=Path, default=WEIGHTS, help="where the model is written")
+    info = actions.add_parser("info", help="cards of the embedded models")
+    info.add_argument("--json", action="store_true")
+    prompts = actions.add_parser("prompts", help="the held-out prompts, or the text of one")
+    prompts.add_argument("name", nargs="?", help="print only this prompt's text")
+    prompts.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Dispatch; returns the exit code."""
+    if args.action == "train":
+        return train_command(args)
+    return info_command(args) if args.action == "info" else prompts_command(args)
+
+
+def load_corpus(folder: Path | None, tokenizer_folder: Path) -> TokenisedCorpus:
+    """Read and encode the corpus, training the tokenizer first where there is none."""
+    from transformers import AutoTokenizer
+
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    try:
+        files = read_corpus(folder)
+    except FileNotFoundError as error:
+        raise BadInput(str(error)) from None
+    if not (tokenizer_folder / "tokenizer.json").exists():
+        print("training the tokenizer ...", file=sys.stderr)
+        tokenizer_folder.mkdir(parents=True, exist_ok=True)
+        train_tokenizer((f.text for f in files if f.part == "train"), tokenizer_folder)
+    return tokenise(files, AutoTokenizer.from_pretrained(tokenizer_folder))
+
+
+def train_command(args: argparse.Namespace) -> int:
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    tokenizer_folder = args.out / "tokenizer"
+    corpus = load_corpus(args.corpus, tokenizer_folder)
+    print(
+        f"corpus: {corpus.file_count} files, {corpus.corpus_bytes / 1e6:.1f} MB,"
+        f" {corpus.n_tokens('train') / 1e6:.2f} M training tokens",
+        file=sys.stderr,
+    )
+    for name in RECIPES if args.name == "all" else [args.name]:
+        tokens = args.tokens or DEFAULT_TOKENS[name]
+        settings = TrainSettings(
+            tokens, args.batch_rows, args.row_tokens, device, not args.fp32, not args.no_compile
+        )
+        recipe = RECIPES[name]
+        model, progress = train(recipe, corpus, settings, args.state / name, _report)
+        print(file=sys.stderr)
+        card = make_card(recipe, corpus, settings, model, progress)
+        publish(args.out / name, model, tokenizer_folder, card)
+        print(f"{name}: held-out loss {card['held_out_loss']:.3f}, written to {args.out / name}")
+    return 0
+
+
+def _report(line: dict) -> None:
+    loss = "-" if line["loss"] is None else f"{line['loss']:.3f}"
+    minutes, seconds = divmod(round(line["eta_s"]), 60)
+    print(
+        f"\rstep {line['step']}/{line['steps']}  loss {loss}"
+        f"  {line['tokens_per_s']:,.0f} tokens/s  {minutes}:{seconds:02d} left   ",
+        end="",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def info_command(args: argparse.Namespace) -> int:
+    if args.json:
+        print(json.dumps(cards(), indent=1))
+        return 0
+    for card in cards():
+        print(
+            f"zoo:{card['name']:<8} {card['parameters'] / 1e6:6.2f} M parameters"
+            f"  {card['weights_bytes'] / 1e6:5.1f} MB"
+            f"  {card['tokens_seen'] / 1e6:6.1f} M tokens seen"
+            f"  held-out loss {card['held_out_loss']:.3f} nats"
+            f"  (bigram {card['bigram_loss']:.3f})  top-1 {card['held_out_top1']:.3f}"
+        )
+    return 0
+
+
+def prompts_command(args: argparse.Namespace) -> int:
+    from workbench.zoo.held_out import prompts
+
+    found = prompts()
+    if args.name:
+        texts = {p.name: p.text for p in found}
+        if args.name not in texts:
+            raise BadInput(f"prompt={args.name!r} is not known.{closest(args.name, texts)}")
+        print(texts[args.name], end="")
+        return 0
+    if args.json:
+        rows = [{"name": p.name, "kind": p.kind, "source": p.source, "text": p.text} for p in found]
+        print(json.dumps(rows, indent=1))
+        return 0
+    for p in found:
+        print(f"{p.name:<24} {p.kind:<18} {p.source}")
+    return 0
