@@ -12,16 +12,16 @@ from widgets.controls.form import Field, option_labels
 
 Change = Callable[[str, Any], None]
 ROW_CSS = """
-:host { --panel-primary-color: var(--dw-accent, #0072B2); }
+:host { --panel-primary-color: var(--dw-accent, #0072b2); }
 .bk-input { height: 28px; padding: 2px 8px; font-size: 13px; border-radius: 6px;
-  background-color: var(--dw-paper, #fff); color: var(--dw-ink, #1a2230);
-  border: 1px solid var(--dw-rule, #dfe3e8); }
+  background-color: var(--dw-paper, #fff); color: var(--dw-text, #1b2430);
+  border: 1px solid var(--dw-rule, #e3e7ec); }
 select.bk-input { padding-right: 24px; }
 .bk-input-group > .bk-input, .bk-input-group { min-width: 0; }
-.noUi-connect { background-color: var(--dw-accent, #0072B2) !important; }
-.noUi-target { background: var(--dw-rule, #dfe3e8); }
-.noUi-handle { background: var(--dw-paper, #fff); border: 2px solid var(--dw-accent, #0072B2); }
-.noUi-handle:focus-visible { outline: 2px solid var(--dw-accent, #0072B2); outline-offset: 2px; }
+.noUi-connect { background-color: var(--dw-accent, #0072b2) !important; }
+.noUi-target { background: var(--dw-rule, #e3e7ec); }
+.noUi-handle { background: var(--dw-paper, #fff); border: 2px solid var(--dw-accent, #0072b2); }
+.noUi-handle:focus-visible { outline: 2px solid var(--dw-accent, #0072b2); outline-offset: 2px; }
 """
 
 
@@ -63,7 +63,7 @@ class Row:
     def _make(self, value: Any) -> pn.widgets.Widget:
         field, kind = self.field, self.field.control
         look = dict(
-            name="", margin=0, align="center", sizing_mode="stretch_width", stylesheets=[ROW_CSS]
+            label="", margin=0, align="center", sizing_mode="stretch_width", stylesheets=[ROW_CSS]
         )
         if kind == "slider":
             whole = field.knob.kind == "int"

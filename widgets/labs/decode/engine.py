@@ -22,7 +22,7 @@ class Engine:
         load: name -> model; loaded once per process and shared.
         run: (settings, listener) -> a run with start, pause, step, stop, wait, trace, error.
         settings: keyword arguments -> the settings of a run.
-        baseline: (model, prompt tokens, sampling, tokens, repeats) -> measured plain decoding.
+        baseline: (model, prompt, sampling, tokens, repeats, progress) -> measured plain decoding.
         laws: (round, node) -> acceptance probability under every law, from stored numbers.
     """
 
@@ -54,9 +54,16 @@ def engine() -> Engine:
 
 
 def held_out_prompts() -> dict[str, str]:
-    """Title -> text of the embedded held-out prompts; empty where they are not installed."""
+    """Label -> text of the embedded held-out prompts; empty where they are not installed."""
+    from workbench.core.errors import WorkbenchError
+
     try:
-        from workbench.zoo.prompts import prompts
-    except ImportError:
+        from workbench.zoo.held_out import KINDS, prompts
+
+        return {f"{KINDS[p.kind]}: {_short(p.name)}": p.text for p in prompts()}
+    except (ImportError, OSError, WorkbenchError):
         return {}
-    return dict(prompts())
+
+
+def _short(name: str) -> str:
+    return name.partition("_")[2].replace("_", " ")

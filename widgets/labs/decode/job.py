@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,7 +14,8 @@ from workbench.core.trace import Trace
 
 LIVE = frozenset({"running", "paused"})
 BUSY = LIVE | {"loading", "measuring"}
-BASELINE_TOKENS, BASELINE_REPEATS = 48, 3
+BASELINE_TOKENS, BASELINE_REPEATS = 32, 3
+MEASURING = "Measuring plain decoding to compare with"
 
 
 class Status(NamedTuple):
@@ -183,12 +185,15 @@ class Job:
     def _finish(self, model: Any, run: Any, sampling: Any) -> None:
         self._final = trace = run.trace
         if run.state == "failed":
-            self._fail("run", run.error or "the run failed without a message")
+            error = run.error or "the run failed without a message"
+            self._fail(block_named(error, "run"), error)
             return
         if trace.new_tokens and not self._cancel.is_set():
-            self._set("measuring", "Measuring plain decoding to compare with", None)
+            self._set("measuring", MEASURING, 0.0)
             try:
                 self._final = trace.with_(baseline=self._baseline(model, trace, sampling))
+            except Stopped:
+                self.errors["speed"] = "Not compared: Stop was pressed while plain decoding ran."
             except Exception as error:  # the run itself is fine and stays on the screen
                 self.errors["speed"] = f"Plain decoding could not be measured: {error}"
         asked = trace.max_new_tokens or len(trace.new_tokens)
@@ -201,9 +206,19 @@ class Job:
         if key not in self._baselines:
             tokens = max(1, min(BASELINE_TOKENS, len(trace.new_tokens)))
             self._baselines[key] = self._tools().baseline(
-                model, trace.prompt_tokens, sampling, tokens=tokens, repeats=BASELINE_REPEATS
+                model,
+                trace.prompt,
+                sampling,
+                tokens=tokens,
+                repeats=BASELINE_REPEATS,
+                progress=self._measured,
             )
         return self._baselines[key]
+
+    def _measured(self, fraction: float) -> None:
+        if self._cancel.is_set():
+            raise Stopped
+        self._set("measuring", MEASURING, fraction)
 
     def _fail(self, block: str, text: str) -> None:
         self.errors[block] = text
@@ -215,19 +230,19 @@ class Job:
 
 
 def block_of(error: WorkbenchError) -> str:
-    """The block of the lab where an error is shown: by what it names, else by its kind."""
+    """The block of the lab where an error is shown: by what it names first, else by its kind."""
     if isinstance(error, Blocked):
         return error.block
-    name = str(error).partition("=")[0].partition(".")[0].strip()
-    if name in ("prompt", "max_new_tokens"):
-        return "prompt"
-    if name in {knob.name for knob in lab.SAMPLING}:
-        return "verifier"
-    if isinstance(error, Mismatch):
-        return "verifier"
-    if isinstance(error, ModelError):
-        return "drafter" if "draft" in str(error) else "model"
-    return "run" if isinstance(error, NotFinite) else "prompt"
+    kinds = {ModelError: "model", Mismatch: "drafter", NotFinite: "run"}
+    return block_named(str(error), kinds.get(type(error), "prompt"))
+
+
+def block_named(text: str, default: str) -> str:
+    """The block whose setting a message begins with, e.g. ``temperature=-1: ...``."""
+    word = re.split(r"[^a-z_]", text, maxsplit=1)[0]
+    if word in lab.all_fields():
+        return lab.section_of(word)
+    return {"target": "drafter", "model": "model"}.get(word, default)
 
 
 def end_line(trace: Trace, state: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from widgets import theme
 from widgets.labs.decode.selection import ROOT, Selection
 from workbench.core.trace import Round, Top, Trace
 
@@ -18,26 +19,21 @@ class NodeFacts(NamedTuple):
     why: str
 
 
-def visible(piece: str) -> str:
-    """A token's text with its blanks made visible."""
-    return piece.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "·") or "∅"
-
-
 def node_facts(trace: Trace, selection: Selection) -> NodeFacts:
     """Title, numbers and the reason for the fate of what is selected."""
     round_, node = trace.rounds[selection.round], selection.node
     if selection.index is not None and selection.index >= len(round_.path):
         return _extra_facts(trace, round_)
     if node == ROOT:
-        text = visible(trace.piece(round_.root))
-        why = "The last committed token. Its draft starts here; the target gives the law after it."
-        return NodeFacts(f"Root “{text}”", "root", [], "What is the root?", why)
+        text = theme.visible(trace.piece(round_.root))
+        reason = "The last committed token: the draft starts here, and p is the law right after it."
+        return NodeFacts(f"Root “{text}”", "root", [], "What is the root?", reason)
     fate, depth = round_.node_fates[node], round_.depth[node]
-    numbers = [("target p", f"{round_.p_node[node]:.3f}"), ("draft q", _drawn(round_, node))]
-    numbers.append(("accepted with", f"{round_.accept[node]:.3f}"))
+    numbers = [("target p", theme.chance(round_.p_node[node])), ("draft q", _drawn(round_, node))]
+    numbers.append(("kept with", theme.chance(round_.accept[node])))
     question = {"accepted": "Why was it accepted?", "rejected": "Why was it rejected?"}
     return NodeFacts(
-        f"Node “{visible(trace.piece(round_.tokens[node]))}” · depth {depth}",
+        f"Node “{theme.visible(trace.piece(round_.tokens[node]))}” · depth {depth}",
         fate,
         numbers,
         question.get(fate, "Why was it never tested?"),
@@ -48,23 +44,24 @@ def node_facts(trace: Trace, selection: Selection) -> NodeFacts:
 def _drawn(round_: Round, node: int) -> str:
     if round_.drawn == "chosen" or round_.q_node is None:
         return "chosen"
-    return f"{round_.q_node[node]:.3f}"
+    return theme.chance(round_.q_node[node])
 
 
 def _extra_facts(trace: Trace, round_: Round) -> NodeFacts:
     """The token that verification itself produced at the end of a round."""
-    text, fate = visible(trace.piece(round_.bonus)), round_.end_fate
+    text, fate = theme.visible(trace.piece(round_.bonus)), round_.end_fate
     row = round_.path[-1] + 1 if round_.path else 0
     p = _in_top(round_.p_top[row] if round_.p_top else None, round_.bonus)
     if fate == "bonus":
-        why = "Every drafted token on the way was kept, so the target's next token came for free."
+        reason = "Every drafted token on the way was kept, so the target's next one came for free."
     else:
-        why = (
+        reason = (
             "No drafted token was kept here, so the target's own choice took the place:"
             " the text is the one that plain decoding could have written."
         )
-    numbers = [] if p is None else [("target p", f"{p:.3f}")]
-    return NodeFacts(f"Token “{text}” · round {round_.index + 1}", fate, numbers, "Where from?", why)
+    numbers = [] if p is None else [("target p", theme.chance(p))]
+    title = f"Token “{text}” · round {round_.index + 1}"
+    return NodeFacts(title, fate, numbers, "Where does it come from?", reason)
 
 
 def _in_top(top: Top | None, token: int) -> float | None:
@@ -77,7 +74,7 @@ def why(trace: Trace, position: int, node: int) -> str:
     """One plain sentence on why a node was accepted, refused or never tested."""
     round_ = trace.rounds[position]
     fate = round_.node_fates[node]
-    name = f"“{visible(trace.piece(round_.tokens[node]))}”"
+    name = f"“{theme.visible(trace.piece(round_.tokens[node]))}”"
     if fate == "untested":
         return _why_untested(trace, round_, node)
     p, chance = round_.p_node[node], round_.accept[node]
@@ -85,7 +82,9 @@ def why(trace: Trace, position: int, node: int) -> str:
     if trace.sampling.get("temperature", 0) == 0:
         if fate == "accepted":
             return f"{name} is exactly the target's greedy choice after this prefix."
-        best = f"“{visible(trace.piece(above.ids[0]))}”" if above and above.ids else "another token"
+        best = "another token"
+        if above and above.ids:
+            best = f"“{theme.visible(trace.piece(above.ids[0]))}”"
         return f"Greedy decoding keeps only the target's first choice, which is {best} here."
     if round_.drawn == "chosen" or round_.q_node is None:
         gave = f"the target gives {name} p = {p:.3f}"
@@ -108,10 +107,10 @@ def _why_untested(trace: Trace, round_: Round, node: int) -> str:
         kept = next((i for i in round_.path if round_.parent[i] == parent), None)
         if kept is None:
             return "The round ended before this sibling was looked at."
-        text = visible(trace.piece(round_.tokens[kept]))
+        text = theme.visible(trace.piece(round_.tokens[kept]))
         return f"Its sibling “{text}” was accepted first, so this one was never looked at."
     above = parent
     while round_.parent[above] != ROOT and round_.parent[above] not in round_.path:
         above = round_.parent[above]
-    text = visible(trace.piece(round_.tokens[above]))
+    text = theme.visible(trace.piece(round_.tokens[above]))
     return f"It hangs below “{text}”, which was not accepted, so its turn never came."

@@ -83,14 +83,14 @@ def first_settings(
     for name, value in given.items():
         if name in FAMILIES:
             continue
-        key = _long_key(name, settings)
+        key = long_key(name, settings)
         if key not in form:
             raise BadInput(f"{name}={value!r}: no such setting.{closest(name, form)}")
         settings[key] = form[key].check(value)
     return settings
 
 
-def _long_key(name: str, settings: Mapping[str, Any]) -> str:
+def long_key(name: str, settings: Mapping[str, Any]) -> str:
     """``drafter.k`` -> ``drafter.<the picked drafter>.k``; other names as they are."""
     family, _, knob = name.partition(".")
     if family in FAMILIES and knob and "." not in knob:

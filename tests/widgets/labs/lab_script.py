@@ -1,0 +1,165 @@
+"""A scripted engine for the labs: real settings, real traces, no model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from widgets.labs.decode.engine import Engine
+from workbench.core.errors import BadInput, ModelError
+from workbench.core.trace import Baseline, Forwards, Limits, Method, Ms, Round, Top, Trace
+
+PIECES = {0: "def", 1: " f", 2: "(", 3: "x", 4: "):", 5: "\n", 6: " return", 7: "y"}
+
+
+def make_round(index: int, start: int = 4) -> Round:
+    """Root 4 with children 5 (kept), 7; under 5: 6 (refused), 3 (refused), 1 below 6."""
+    law = Top([5, 6, 7], [0.6, 0.3, 0.1])
+    return Round(
+        index=index,
+        start=start,
+        root=4,
+        tokens=[5, 7, 6, 3, 1],
+        parent=[-1, -1, 0, 0, 2],
+        drawn="without_replacement",
+        accept=[0.9, 0.05, 0.4, 0.1, 0.5],
+        stop=[0.05, 0.45, 0.05, 0.2, 0.05, 0.2],
+        uniform=0.3,
+        path=[0],
+        bonus=7,
+        emitted=[5, 7],
+        budget=Limits(3, 5, 2),
+        ms=Ms(1.0, 3.0, 0.2, 0.3),
+        forwards=Forwards(1, 2),
+        p_node=[0.6, 0.1, 0.2, 0.1, 0.3],
+        q_node=[0.5, 0.3, 0.5, 0.2, 0.3],
+        p_top=[law] * 6,
+        q_top=[law] * 5,
+    )
+
+
+def make_trace(rounds: int, **changes) -> Trace:
+    values = dict(
+        model="scripted:target",
+        device="cpu",
+        dtype="float32",
+        drafter=Method("draft_model", {"siblings": 2}),
+        verifier=Method("multi_round"),
+        policy=Method("fixed", {"depth": 3}),
+        sampling={"temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 3},
+        prompt="def f(x",
+        prompt_tokens=[0, 1, 2, 3],
+        rounds=[make_round(i, 4 + 2 * i) for i in range(rounds)],
+        pieces=PIECES,
+        draft_model="scripted:draft",
+        max_new_tokens=2 * rounds,
+        finish="length",
+    )
+    return Trace(**{**values, **changes})
+
+
+class ScriptedRun:
+    """Behaves as a live run: one round every ``gap_s``, in a thread, from a script."""
+
+    def __init__(self, settings: dict, listener=None, *, total=6, gap_s=0.01, fail_at=None):
+        self.settings, self._listener = settings, listener or (lambda: None)
+        self._total, self._gap_s, self._fail_at = total, gap_s, fail_at
+        self.state, self.error, self._done = "idle", None, 0
+        self._go, self._stop, self._single = threading.Event(), threading.Event(), False
+        self._thread, self._lock = threading.Thread(target=self._work, daemon=True), threading.Lock()
+
+    def start(self):
+        self._single, self.state = False, "running"
+        self._wake()
+
+    def step(self):
+        self._single, self.state = True, "running"
+        self._wake()
+
+    def pause(self):
+        self._go.clear()
+        self.state = "paused"
+
+    def stop(self):
+        self._stop.set()
+        self._wake()
+
+    def wait(self, timeout_s):
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return self.state in ("finished", "stopped", "failed")
+
+    @property
+    def trace(self):
+        return make_trace(self._done, max_new_tokens=2 * self._total)
+
+    @property
+    def progress(self):
+        return SimpleNamespace(done=2 * self._done, total=2 * self._total, eta_s=1.0)
+
+    def _wake(self):
+        self._go.set()
+        with self._lock:
+            if self._thread.ident is None:
+                self._thread.start()
+
+    def _work(self):
+        while self._done < self._total:
+            self._go.wait()
+            if self._stop.is_set():
+                self.state = "stopped"
+                return self._listener()
+            if self._fail_at == self._done:
+                self.state, self.error = "failed", "layer 3 produced NaN"
+                return self._listener()
+            self._done += 1
+            if self._single:
+                self.pause()
+            self._listener()
+            time.sleep(self._gap_s)
+        self.state = "finished"
+        self._listener()
+
+
+@dataclass
+class Script:
+    """What the scripted engine does, and what it was asked."""
+
+    total: int = 6
+    gap_s: float = 0.01
+    fail_at: int | None = None
+    baseline_error: str = ""
+    asked: list = field(default_factory=list)
+    loaded: list = field(default_factory=list)
+    baselines: int = 0
+
+    def engine(self) -> Engine:
+        return Engine(self._load, self._run, self._settings, self._baseline, self._laws)
+
+    def _load(self, name):
+        self.loaded.append(name)
+        if "missing" in name:
+            raise ModelError(f"model={name!r}: no such folder; check the path")
+        return SimpleNamespace(name=name, parameters=10_400_000, dtype="float32", device="cpu")
+
+    def _settings(self, **values):
+        if len(values["prompt"]) > 100:
+            raise BadInput("prompt has 120 tokens, more than the 64 that t can hold; shorten it")
+        self.asked.append(values)
+        return values
+
+    def _run(self, settings, listener):
+        rest = dict(total=self.total, gap_s=self.gap_s, fail_at=self.fail_at)
+        return ScriptedRun(settings, listener, **rest)
+
+    def _baseline(self, model, prompt, sampling, tokens, repeats, progress):
+        self.baselines += 1
+        progress(0.5)
+        if self.baseline_error:
+            raise RuntimeError(self.baseline_error)
+        return Baseline(tokens, 4.0, 3.8, 4.2)
+
+    def _laws(self, round_, node):
+        return {"multi_round": round_.accept[node], "bound": 0.99}

@@ -1,0 +1,60 @@
+"""What the lab says about a node agrees with the numbers of the round."""
+
+from __future__ import annotations
+
+from lab_script import make_round, make_trace
+
+from widgets.labs.decode.selection import Selection, telling_round
+from widgets.labs.decode.sentences import node_facts, why
+from workbench.core.trace import Top
+
+
+def test_a_refused_drawn_node_names_p_q_and_the_draw(trace):
+    text = why(trace, 0, 2)
+    assert "q = 0.500" in text and "p = 0.200" in text and "0.40" in text and "0.300" in text
+
+
+def test_greedy_refusal_names_the_targets_choice(trace):
+    greedy = trace.with_(sampling={"temperature": 0.0})
+    assert "“⏎”" in why(greedy, 0, 2), "the likeliest token after the accepted node"
+    assert "greedy choice" in why(greedy, 0, 0)
+
+
+def test_a_chosen_node_has_no_q():
+    import msgspec
+
+    chosen = msgspec.structs.replace(make_round(0), drawn="chosen", q_node=None, q_top=[])
+    facts = node_facts(make_trace(0).with_(rounds=[chosen]), Selection(0, 2))
+    assert ("draft q", "chosen") in facts.numbers and "drew" not in facts.why
+
+
+def test_untested_nodes_name_what_stood_in_the_way(trace):
+    assert "sibling “⏎” was accepted first" in why(trace, 0, 1)
+    assert "below “·return”" in why(trace, 0, 4)
+
+
+def test_titles_and_fates(trace):
+    cases = {
+        Selection(0, -1): "root",
+        Selection(0, 0, 0): "accepted",
+        Selection(0, 2): "rejected",
+        Selection(0, 4): "untested",
+        Selection(0, 0, 1): "corrected",
+    }
+    for selection, fate in cases.items():
+        facts = node_facts(trace, selection)
+        assert facts.fate == fate and facts.title and facts.why.endswith(".")
+
+
+def test_the_extra_token_of_a_fully_kept_draft_is_a_bonus(trace):
+    import msgspec
+
+    kept = msgspec.structs.replace(
+        trace.rounds[0], path=[0, 2, 4], emitted=[5, 6, 1, 7], p_top=[Top([7], [0.7])] * 6
+    )
+    facts = node_facts(trace.with_(rounds=[kept]), Selection(0, 4, 3))
+    assert facts.fate == "bonus" and facts.numbers == [("target p", "0.70")]
+
+
+def test_the_telling_round_of_an_empty_trace_is_the_first():
+    assert telling_round(make_trace(0)) == 0
