@@ -1,8 +1,8 @@
 """``workbench bench peers``: this engine against transformers, interleaved in one process.
 
 Same checkpoint, same prompts, same number of new tokens, EOS ignored on both sides. Every row is
-run in turn for each prompt and repeat (A B C A B C ...), so drift of the machine hits all alike; ratios
-are taken per prompt and repeat and reported as medians with a bootstrap interval.
+run in turn for each prompt and repeat (A B C A B C ...), so drift of the machine hits all alike;
+ratios are taken per prompt and repeat and reported as medians with a bootstrap interval.
 """
 
 from __future__ import annotations

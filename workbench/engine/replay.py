@@ -1,8 +1,8 @@
 """Ask a recorded round what another verification rule would have done; no model needed.
 
 A trace keeps the top of every law. Replay works on a small vocabulary: the stored tokens plus
-one *rest* token that holds the mass that was not kept. What it gives is exact where the stored tops hold
-all the mass, and says how much they miss otherwise.
+one *rest* token that holds the mass that was not kept. What it gives is exact where the stored tops
+hold all the mass, and says how much they miss otherwise.
 """
 
 from __future__ import annotations

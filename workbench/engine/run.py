@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-
 from workbench.core.errors import BadInput
 from workbench.core.method import make_method
 from workbench.core.sampling import Sampling

@@ -32,7 +32,8 @@ class Model:
     """A loaded checkpoint and what the workbench found out about it.
 
     ``mode`` is the pass in use ("fused", "walk" or "stock"); ``reason`` says why a faster one,
-    spans or trees are not available. Sessions of one model share its weights; ``lock`` serialises them.
+    spans or trees are not available. Sessions of one model share its weights; ``lock`` serialises
+    them.
     """
 
     name: str

@@ -1,10 +1,10 @@
 """Three ways to run a model over rows that see the stored prefix and their own ancestors.
 
-``stock`` calls the model as transformers ships it, with an additive 4-D mask: the reference. ``walk``
-calls the model's own layers one by one, so that spans and taps are possible. ``fused`` also repeats
-the attention arithmetic of plain pre-norm families around the model's own projections: fewer, larger
-operations, which is what counts for small models. Adapters, hooks and masks on the projections and
-the MLP keep working in all three.
+``stock`` calls the model as transformers ships it, with an additive 4-D mask: the reference.
+``walk`` calls the model's own layers one by one, so that spans and taps are possible. ``fused``
+also repeats the attention arithmetic of plain pre-norm families around the model's own projections:
+fewer, larger operations, which is what counts for small models. Adapters, hooks and masks on the
+projections and the MLP keep working in all three.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class ExactMatch:
     chains_only = False
 
     def verify(self, tree: DraftTree, p: Float[torch.Tensor, "rows v"]) -> Verdict:
-        """Accept = p of the node's token at its parent; the bonus excludes the children's tokens."""
+        """Accept with p of the node's token at its parent; the bonus excludes the children."""
         above = torch.tensor([row + 1 for row in tree.parent], dtype=torch.long, device=p.device)
         tokens = tree.tokens.tolist()
         children = distinct_children(tree, tokens)

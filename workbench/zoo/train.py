@@ -128,7 +128,7 @@ def train_step(model, batch, recipe: Recipe, step: int, rng: np.random.Generator
 
 
 def save_state(folder: Path, model, optimisers, progress: dict) -> None:
-    """Write a checkpoint (safetensors and JSON, never a pickle) that ``load_state`` resumes from."""
+    """Write a checkpoint (safetensors and JSON, no pickle) that ``load_state`` resumes from."""
     from safetensors.torch import save_file
 
     tensors = {f"model.{k}": v.detach().contiguous() for k, v in model.model.state_dict().items()}
