@@ -1,0 +1,232 @@
+"""The draft tree of one round: what was proposed, what was tested, what was kept."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from widgets import theme
+from widgets.figures.place import At, Place, node_at, round_at
+from widgets.figures.tidy import tidy
+from workbench.core.trace import Round, Trace
+
+
+class TreeNode(NamedTuple):
+    """One drafted node. ``x`` is its depth, ``y`` its lane (0 = top), ``weight`` 0..1 its edge."""
+
+    node: int
+    parent: int
+    x: float
+    y: float
+    fate: str
+    label: str
+    p: float
+    q: float | None
+    accept: float
+    weight: float
+
+
+class TreeInfo(NamedTuple):
+    """The tree of one round, laid out in units of one level and one lane."""
+
+    round: int  # position in the trace, -1 = there is no round
+    round_count: int
+    root_label: str
+    root_y: float
+    nodes: tuple[TreeNode, ...]
+    depth: int
+    lanes: float
+    path: tuple[int, ...]
+    end_label: str  # the extra token that verification produced
+    end_fate: str
+    selected: int
+
+
+def info(trace: Trace, at: Place | None = None) -> TreeInfo:
+    """The tree at ``at.round`` with ``at.node`` selected; an empty trace gives an empty tree."""
+    position, round_ = round_at(trace, at)
+    if round_ is None:
+        return TreeInfo(-1, 0, "", 0.0, (), 0, 1.0, (), "", "", -1)
+    lanes = tidy(round_.parent)
+    depth, fates = round_.depth, round_.node_fates
+    nodes = tuple(
+        TreeNode(
+            node,
+            round_.parent[node],
+            float(depth[node]),
+            lanes[node + 1],
+            fates[node],
+            theme.visible(trace.piece(token)),
+            round_.p_node[node],
+            None if round_.q_node is None else round_.q_node[node],
+            round_.accept[node],
+            _weight(round_, node),
+        )
+        for node, token in enumerate(round_.tokens)
+    )
+    cut = len(round_.emitted) <= len(round_.path)
+    return TreeInfo(
+        position,
+        len(trace.rounds),
+        theme.visible(trace.piece(round_.root)),
+        lanes[0],
+        nodes,
+        max(depth, default=0),
+        max(lanes) + 1,
+        tuple(round_.path),
+        "" if cut else theme.visible(trace.piece(round_.bonus)),
+        "" if cut else round_.end_fate,
+        node_at(round_, at),
+    )
+
+
+def _weight(round_: Round, node: int) -> float:
+    """Edge width: how likely the target finds the token there, so thick edges deserve the draft."""
+    return max(0.0, min(1.0, round_.p_node[node]))
+
+
+def sentence(tree: TreeInfo) -> str:
+    """How the round ended, in words."""
+    if tree.round < 0:
+        return "no round yet"
+    end = f"“{tree.end_label}” ({tree.end_fate})" if tree.end_label else "the end of the text"
+    if not tree.nodes:
+        return f"nothing drafted: {end}"
+    return f"kept {len(tree.path)} of {tree.depth} levels, then {end}"
+
+
+def tree_data(tree: TreeInfo) -> dict[str, Any]:
+    """What the tree view draws, as plain lists."""
+    return {
+        "round": tree.round,
+        "round_count": tree.round_count,
+        "root": {"label": tree.root_label, "y": tree.root_y},
+        "depth": tree.depth,
+        "lanes": tree.lanes,
+        "sentence": sentence(tree),
+        "nodes": [
+            {
+                "parent": node.parent,
+                "x": node.x,
+                "y": round(node.y, 3),
+                "fate": node.fate,
+                "label": node.label,
+                "p": round(node.p, 4),
+                "q": None if node.q is None else round(node.q, 4),
+                "accept": round(node.accept, 4),
+                "weight": round(node.weight, 3),
+            }
+            for node in tree.nodes
+        ],
+    }
+
+
+def rows(tree: TreeInfo) -> list[dict[str, Any]]:
+    """One row per node."""
+    names = ("node", "parent", "x", "label", "fate", "p", "q", "accept")
+    table = [{name: getattr(node, name) for name in names} for node in tree.nodes]
+    return [{"depth" if k == "x" else k: v for k, v in row.items()} for row in table]
+
+
+def figure(tree: TreeInfo, mode: str = "light") -> dict[str, Any]:
+    """The tree as a plotly figure: curved edges as one trace a look, nodes as labels."""
+    data = [*_edges(tree), *_labels(tree)]
+    reversed_y = {"visible": False, "range": [tree.lanes - 0.4, -0.6]}
+    title = "Draft tree" if tree.round < 0 else f"Draft tree of round {tree.round + 1}"
+    layout = theme.base_layout(
+        "draft_tree",
+        f"{title} · {sentence(tree)}",
+        xaxis={"visible": False, "range": [-0.5, max(1, tree.depth) + 0.5]},
+        yaxis=reversed_y,
+    )
+    picture = {"data": data, "layout": layout, "config": theme.config("draft_tree")}
+    return theme.in_mode(picture, mode)
+
+
+EDGE_LOOKS = {"accepted": ("accepted", "solid"), "rejected": ("corrected", "dash")}
+
+
+def _edges(tree: TreeInfo) -> list[dict[str, Any]]:
+    """One trace per fate and width step, gaps between the edges of a trace."""
+    places = {-1: (0.0, tree.root_y)} | {n.node: (n.x, n.y) for n in tree.nodes}
+    looks: dict[tuple[str, str, float], tuple[list, list]] = {}
+    for node in tree.nodes:
+        role, dash = EDGE_LOOKS.get(node.fate, ("edge", "solid"))
+        width = 4.0 if node.fate == "accepted" else round(1 + 4 * node.weight)
+        xs, ys = looks.setdefault((role, dash, width), ([], []))
+        (x0, y0), (x1, y1) = places[node.parent], (node.x, node.y)
+        middle = (x0 + x1) / 2
+        xs += [x0, middle - 0.08, middle + 0.08, x1, None]
+        ys += [y0, y0, y1, y1, None]
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": xs,
+            "y": ys,
+            "hoverinfo": "skip",
+            "line": {
+                "color": getattr(theme.LIGHT, role),
+                "width": width,
+                "dash": dash,
+                "shape": "spline",
+            },
+        }
+        for (role, dash, width), (xs, ys) in looks.items()
+    ]
+
+
+def _labels(tree: TreeInfo) -> list[dict[str, Any]]:
+    if tree.round < 0:
+        return []
+    light = theme.LIGHT
+    fills = {"accepted": light.accepted_fill, "rejected": light.corrected_fill}
+    lines = {"accepted": light.accepted, "rejected": light.corrected}
+    chosen = [node.node == tree.selected for node in tree.nodes]
+    borders = [lines.get(n.fate, light.edge) for n in tree.nodes]
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers+text",
+            "x": [0.0, *(node.x for node in tree.nodes)],
+            "y": [tree.root_y, *(node.y for node in tree.nodes)],
+            "text": [tree.root_label, *(_label(node) for node in tree.nodes)],
+            "textfont": {"family": theme.MONO, "size": 11, "color": light.text},
+            "customdata": [
+                [tree.round, -1],
+                *([tree.round, node.node] for node in tree.nodes),
+            ],
+            "hovertext": ["root", *(tooltip(node) for node in tree.nodes)],
+            "hovertemplate": "%{hovertext}<extra></extra>",
+            "marker": {
+                "symbol": "square",
+                "size": 22,
+                "color": [light.surface, *(fills.get(n.fate, light.paper) for n in tree.nodes)],
+                "line": {
+                    "width": [1, *(3 if on else 1 for on in chosen)],
+                    "color": [
+                        light.text,
+                        *(light.select if on else b for on, b in zip(chosen, borders, strict=True)),
+                    ],
+                },
+            },
+        }
+    ]
+
+
+def _label(node: TreeNode) -> str:
+    """Rejected pieces are struck, so that the fate survives greyscale."""
+    return f"<s>{node.label}</s>" if node.fate == "rejected" else node.label
+
+
+def tooltip(node: TreeNode) -> str:
+    """Fate, depth and the numbers of a node."""
+    drawn = "chosen" if node.q is None else f"q {theme.chance(node.q)}"
+    return (
+        f"{node.label} · {node.fate} · depth {node.x:.0f}<br>"
+        f"p {theme.chance(node.p)} · {drawn} · accept {theme.chance(node.accept)}"
+    )
+
+
+def at_node(tree: TreeInfo) -> At:
+    """Where this picture looks."""
+    return At(tree.round, tree.selected)

@@ -1,0 +1,1 @@
+"""Views: one ESM file a picture, with a shell for JupyterLab and one for Panel."""
