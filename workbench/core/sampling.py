@@ -60,7 +60,10 @@ class Sampling:
             best = logits.argmax(-1, keepdim=True)
             law = torch.zeros(logits.shape, dtype=_wide(logits.dtype), device=logits.device)
             return law.scatter_(-1, best, 1.0)
-        wide = logits.to(_wide(logits.dtype)) / self.temperature
+        wide = logits.to(_wide(logits.dtype))
+        if self.temperature < 1e-4:  # a quotient of unshifted logits would overflow
+            wide = wide - wide.amax(-1, keepdim=True)
+        wide = wide / max(self.temperature, torch.finfo(wide.dtype).tiny)
         if 0 < self.top_k < wide.shape[-1]:
             least = wide.topk(int(self.top_k), -1).values[..., -1:]
             wide = wide.masked_fill(wide < least, -math.inf)
@@ -74,7 +77,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 def top_p_law(law: Float[torch.Tensor, "*n v"], top_p: float) -> Float[torch.Tensor, "*n v"]:
     """Keep tokens, most likely first, until the mass before one reaches ``top_p``; renormalise."""
-    ordered, order = law.sort(-1, descending=True, stable=True)
+    ordered, order = law.sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
     kept = ordered.masked_fill(before >= top_p, 0.0)
     kept = kept / kept.sum(-1, keepdim=True)
@@ -85,8 +88,9 @@ def draw(
     law: Float[torch.Tensor, "*n v"], uniform: Float[torch.Tensor, "*n"]
 ) -> Int[torch.Tensor, "*n"]:
     """The token at quantile ``uniform`` in [0, 1) of each row; never one of probability zero."""
-    cumulative = law.cumsum(-1)
+    cumulative = law.double().cumsum(-1)
     total = cumulative[..., -1:]
-    index = torch.searchsorted(cumulative, uniform.unsqueeze(-1).to(law.dtype) * total, right=True)
-    last = law.shape[-1] - 1 - law.flip(-1).ne(0).to(torch.int8).argmax(-1, keepdim=True)
-    return torch.minimum(index, last).squeeze(-1)
+    # Staying below the total keeps the index on a token whose own probability raised the sum.
+    below = torch.nextafter(total, torch.zeros_like(total))
+    level = torch.minimum(uniform.double().unsqueeze(-1) * total, below)
+    return torch.searchsorted(cumulative, level, right=True).squeeze(-1)
