@@ -1,9 +1,8 @@
 """Train an embedded model: one plain loop, resumable, the same on a CPU and on a GPU.
 
 Matrices inside the layers are updated by Muon (orthogonalised momentum, the step's size matched to
-AdamW's), everything else by AdamW; the rate warms up and then falls linearly to zero. Measured on
-this corpus Muon reaches a given loss in fewer tokens than AdamW alone, which is what counts where
-tokens are slow.
+AdamW's), everything else by AdamW; the rate warms up and then falls linearly to zero. Muon needs
+fewer tokens for a given loss than AdamW alone, which is what counts where tokens are slow.
 """
 
 from __future__ import annotations
