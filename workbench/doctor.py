@@ -41,11 +41,7 @@ def installed(package: str) -> str | None:
 
 
 def check_python() -> Iterator[Check]:
-    version = platform.python_version()
-    if sys.version_info < (3, 11):
-        yield Check("python", "failure", version, "install Python 3.11 or newer")
-    else:
-        yield Check("python", "fine", version)
+    yield Check("python", "fine", f"{platform.python_version()} {sys.executable}")
 
 
 def check_packages() -> Iterator[Check]:

@@ -158,7 +158,7 @@ def readable(trace, text: str) -> str:
         f"  rounds         {s['rounds']:>8}   one pass of the model each",
         f"  mean emitted   {s['mean_emitted']:>8.2f}   tokens a round, the extra one included",
         f"  mean accepted  {s['mean_accepted']:>8.2f}   drafted tokens kept a round",
-        f"  speed          {s['tokens_per_s']:>8.1f}   tokens/s, {s['ms']:.0f} ms without the prompt",
+        f"  speed          {s['tokens_per_s']:>8.1f}   tokens/s, {s['ms']:.0f} ms after the prompt",
     ]
     return "\n".join(lines)
 
