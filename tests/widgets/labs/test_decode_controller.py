@@ -232,28 +232,21 @@ def test_the_selection_follows_the_run_until_something_is_clicked(lab, script):
     assert controller.view().selection == (1, 0, 1), "the extra token shows the row it came after"
 
 
-def test_a_node_selects_its_token_and_keys_walk(lab, trace):
+def test_events_of_the_views_select_everywhere(lab, trace):
     controller = lab(trace=trace)
-    controller.select_node(2, 0)
-    assert controller.view().selection == (2, 0, 0)
-    for key, wanted in [
-        ("ArrowRight", (2, 2, None)),
-        ("ArrowRight", (2, 4, None)),
-        ("ArrowRight", (2, 4, None)),
-        ("ArrowLeft", (2, 2, None)),
-        ("ArrowDown", (2, 3, None)),
-        ("ArrowUp", (2, 2, None)),
-        ("ArrowLeft", (2, 0, 0)),
-        ("ArrowLeft", (2, -1, None)),
-        ("ArrowLeft", (2, -1, None)),
-        ("ArrowUp", (2, -1, None)),
-        ("]", (2, 2, None)),
-        ("[", (1, 2, None)),
+    for event, wanted in [
+        ({"kind": "node", "round": 2, "node": 0}, (2, 0, 0)),
+        ({"kind": "node", "round": 2, "node": 4}, (2, 4, None)),
+        ({"kind": "node", "round": 2, "node": -1}, (2, -1, None)),
+        ({"kind": "token", "round": 1, "node": 0, "index": 1}, (1, 0, 1)),
+        ({"kind": "round", "round": 0}, (0, 2, None)),
+        ({"kind": "point", "figure": "acceptance_map", "customdata": [1, 2]}, (1, 2, None)),
+        ({"kind": "node", "round": 99, "node": 0}, (1, 2, None)),
+        ({"kind": "point", "figure": "accepted_length", "customdata": None}, (1, 2, None)),
+        ({"kind": "nonsense"}, (1, 2, None)),
     ]:
-        controller.walk(key)
-        assert controller.view().selection == wanted, key
-    controller.select_node(99, 0)
-    assert controller.view().selection == (1, 2, None), "a click on an older picture is ignored"
+        controller.handle(event)
+        assert controller.view().selection == wanted, event
 
 
 def test_a_saved_trace_opens_without_any_model(lab, script, trace):

@@ -8,37 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from widgets.labs.decode import selection as select
 from widgets.labs.decode import settings as lab
-from widgets.labs.decode.engine import Engine, engine
+from widgets.labs.decode.engine import Engine, engine, name_of
 from widgets.labs.decode.job import BUSY, LIVE, Job, Models, Status
-from widgets.labs.decode.selection import Selection
+from widgets.labs.decode.lab_view import LabView, model_line
+from widgets.labs.decode.selection import ROOT, Selection
 from widgets.labs.history import History
 from workbench.core.errors import BadInput, WorkbenchError
 from workbench.core.trace import Trace
-
-
-class LabView(NamedTuple):
-    """Everything a view draws, taken at one moment."""
-
-    state: str
-    line: str  # what is being waited for, or how the run ended
-    fraction: float | None  # of the progress bar; None = no end known
-    model_line: str
-    trace: Trace | None
-    selection: Selection
-    settings: Mapping[str, Any]
-    form_version: int  # grows when settings changed by other means than the form itself
-    errors: Mapping[str, str]  # block -> what went wrong and the fix
-    notice: str
-    verbs: frozenset[str]  # the buttons that do something now
-
-    @property
-    def live(self) -> bool:
-        """Whether rounds are still being added."""
-        return self.state in LIVE
 
 
 class DecodeController:
@@ -69,7 +49,7 @@ class DecodeController:
         self.history = History(lab.first_settings(given, base))
         self._form = lab.all_fields()
         self._engine = tools
-        loaded = {name_of(m): m for m in (model, draft) if m is not None and not _is_name(m)}
+        loaded = {name_of(m): m for m in (model, draft) if m is not None and not isinstance(m, str)}
         self._models = Models(self._tools, loaded)
         self.model_name = name_of(model)
         self._lock = threading.RLock()
@@ -95,7 +75,7 @@ class DecodeController:
                 status.state,
                 status.line,
                 status.fraction,
-                self._model_line(trace),
+                model_line(self._models.known(self.model_name), self.model_name, trace),
                 trace,
                 self._selection,
                 self.history.now,
@@ -103,6 +83,7 @@ class DecodeController:
                 errors,
                 self._notice(status),
                 self._verbs(status.state),
+                self._following,
             )
 
     @property
@@ -180,9 +161,19 @@ class DecodeController:
     def select_token(self, position: int, index: int) -> None:
         self._select(lambda trace: select.of_token(trace, position, index))
 
-    def walk(self, key: str) -> None:
-        """Move the selection by an arrow key, ``[`` or ``]``."""
-        self._select(lambda trace: select.walk(trace, self._selection, key))
+    def handle(self, event: Mapping[str, Any]) -> None:
+        """An event of a view: ``token``, ``node``, ``round``, or ``point`` of the acceptance map."""
+        position = event.get("round")
+        if event.get("kind") == "point":
+            position = (event.get("customdata") or [None])[0]
+        if not isinstance(position, int) or position < 0:
+            return
+        if event.get("kind") == "token":
+            self.select_token(position, int(event.get("index", 0)))
+        elif event.get("kind") == "node":
+            self.select_node(position, int(event.get("node", ROOT)))
+        else:
+            self.select_round(position)
 
     def _select(self, choose: Callable[[Trace], Selection]) -> None:
         with self._lock:
@@ -304,15 +295,6 @@ class DecodeController:
             self._selection = select.of_round(trace, len(trace.rounds) - 1)
         return trace or self._shown
 
-    def _model_line(self, trace: Trace | None) -> str:
-        model = self._models.known(self.model_name)
-        if model is not None:
-            size = f"{model.parameters / 1e6:.1f} M"
-            return f"{model.name} · {size} · {short_dtype(model.dtype)} · {model.device}"
-        if trace is not None and trace.model == self.model_name:
-            return f"{trace.model} · {short_dtype(trace.dtype)} · {trace.device}"
-        return self.model_name
-
     def _notice(self, status: Status) -> str:
         stale = self._job is not None and dict(self.history.now) != dict(self._job.settings)
         return "Changes apply from the next start." if status.state in LIVE and stale else ""
@@ -336,18 +318,3 @@ class DecodeController:
             listeners = list(self._listeners)
         for listener in listeners:
             listener()
-
-
-def _is_name(model: Any) -> bool:
-    return isinstance(model, str)
-
-
-def name_of(model: Any) -> str:
-    """A model's name, whether it is loaded or only named."""
-    return model if isinstance(model, str) else model.name
-
-
-def short_dtype(name: str) -> str:
-    """``torch.float32`` -> ``fp32``, ``bfloat16`` -> ``bf16``."""
-    name = str(name).removeprefix("torch.")
-    return name.replace("bfloat", "bf").replace("float", "fp")

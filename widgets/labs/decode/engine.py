@@ -67,3 +67,8 @@ def held_out_prompts() -> dict[str, str]:
 
 def _short(name: str) -> str:
     return name.partition("_")[2].replace("_", " ")
+
+
+def name_of(model: Any) -> str:
+    """A model's name, whether it is loaded or only named."""
+    return model if isinstance(model, str) else model.name

@@ -65,28 +65,3 @@ def of_token(trace: Trace, position: int, index: int) -> Selection:
     if index < len(round_.path):
         return Selection(position, round_.path[index], index)
     return Selection(position, round_.path[-1] if round_.path else ROOT, index)
-
-
-def walk(trace: Trace, now: Selection, key: str) -> Selection:
-    """Arrow keys walk the tree, ``[`` and ``]`` the rounds.
-
-    Left goes to the parent, right to the first child (the accepted one if any), up and down to the
-    neighbours of the same depth.
-    """
-    if not trace.rounds:
-        return now
-    if key in ("[", "]"):
-        return of_round(trace, now.round + (1 if key == "]" else -1))
-    round_ = trace.rounds[now.round]
-    if key == "ArrowLeft":
-        return of_node(trace, now.round, round_.parent[now.node] if now.node >= 0 else ROOT)
-    if key == "ArrowRight":
-        children = [i for i, parent in enumerate(round_.parent) if parent == now.node]
-        kept = [i for i in children if i in round_.path]
-        return of_node(trace, now.round, (kept or children or [now.node])[0])
-    depth = [0, *round_.depth]
-    row = [i for i in range(len(round_.tokens)) if depth[i + 1] == depth[now.node + 1]]
-    if key not in ("ArrowUp", "ArrowDown") or now.node not in row:
-        return now
-    step = 1 if key == "ArrowDown" else -1
-    return of_node(trace, now.round, row[max(0, min(row.index(now.node) + step, len(row) - 1))])

@@ -1,0 +1,178 @@
+"""What each block of the decode lab shows, for either host: data, figures and HTML, no widgets.
+
+*Idea*: the two views differ only in how they hold a block. :class:`Presenter` compares what the lab
+shows now with what it showed last and hands out the blocks that changed, so a view never redraws
+a picture that is right already. While a run is going only the stream, the tree and three numbers
+move; the rest is drawn when it pauses or ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+from widgets import theme
+from widgets.figures import acceptance_map, accepted_length, draft_tree, node_law, token_stream
+from widgets.labs import frame
+from widgets.labs.decode import settings as lab
+from widgets.labs.decode.lab_view import LabView
+from widgets.labs.decode.numbers import speed_html
+from widgets.labs.decode.selection import ROOT
+from widgets.labs.decode.sentences import node_facts
+from workbench.core.errors import WorkbenchError
+from workbench.core.trace import Trace
+
+TITLE = "Draft Workbench"
+ERROR_BLOCKS = ("prompt", "drafter", "policy", "verifier", "model", "run", "speed", "trace")
+# view, its field, the block that fills it
+VIEW_FIELDS = (
+    ("tree", "round_count", "rounds"),
+    ("stream", "running", "running"),
+    ("stream", "data", "stream"),
+    ("tree", "data", "tree"),
+    ("stream", "selected", "round"),
+    ("tree", "selected", "chosen"),
+)
+
+
+class Presenter:
+    """Hands out what changed.
+
+    Args:
+        laws: (round position, node) -> acceptance probability by rule.
+    """
+
+    def __init__(self, laws: Callable[[int, int], dict[str, float]]):
+        self._laws = laws
+        self._last: dict[str, Any] = {}
+        self._trace: Trace | None = None
+        self._trace_number = 0
+
+    def changes(self, view: LabView) -> dict[str, Any]:
+        """Block -> what it shows now, for the blocks whose input is not what it was."""
+        self._count(view.trace)
+        found = {}
+        for block, key, draw in self._plan(view):
+            if self._last.get(block, ()) != (key,):
+                self._last[block] = (key,)
+                found[block] = draw()
+        return found
+
+    def _count(self, trace: Trace | None) -> None:
+        """Number the traces that look different; comparing rounds stops at identical objects."""
+        old = self._trace
+        same = old is trace or (
+            old is not None
+            and trace is not None
+            and (old.prompt, old.rounds, old.baseline) == (trace.prompt, trace.rounds, trace.baseline)
+        )
+        if not same:
+            self._trace, self._trace_number = trace, self._trace_number + 1
+
+    def _plan(self, view: LabView) -> list[tuple[str, Any, Callable[[], Any]]]:
+        at, shown = view.selection, self._trace_number
+        trace = view.trace or empty_trace(view)
+        calm = view.state != "running"
+        still = shown if calm else "live"
+        node_key = (still, at) if calm or not view.following else "live"
+        plan = [
+            ("head", view.model_line, lambda: frame.head_html(TITLE, view.model_line)),
+            (
+                "progress",
+                (view.line, view.fraction),
+                lambda: frame.progress_html(view.line, view.fraction),
+            ),
+            ("verbs", view.verbs, lambda: view.verbs),
+            ("notice", view.notice, lambda: note_html(view.notice)),
+            ("stream", shown, lambda: token_stream.stream_data(trace)),
+            ("round", at.round, lambda: at.round),
+            ("chosen", at, lambda: at.node),
+            ("rounds", len(trace.rounds), lambda: len(trace.rounds)),
+            ("running", not calm, lambda: not calm),
+            (
+                "tree",
+                (shown, at.round),
+                lambda: draft_tree.tree_data(draft_tree.info(trace, at)),
+            ),
+            ("node", node_key, lambda: self._node(trace, view, node_key)),
+            (
+                "law",
+                node_key,
+                lambda: node_law.figure(node_law.info(_unless(trace, node_key), at)),
+            ),
+            (
+                "map",
+                (still, at.round if calm else None),
+                lambda: acceptance_map.figure(acceptance_map.info(_unless(trace, still), at)),
+            ),
+            (
+                "length",
+                still,
+                lambda: accepted_length.figure(accepted_length.info(_unless(trace, still))),
+            ),
+            ("speed", (shown, view.state), lambda: speed_html(trace, view.state)),
+            ("form", (view.form_version, _picked(view)), lambda: view.settings),
+        ]
+        for block in ERROR_BLOCKS:
+            text = view.errors.get(block)
+            plan.append((f"error {block}", text, lambda text=text: frame.error_html(text)))
+        return plan
+
+    def _node(self, trace: Trace, view: LabView, key: Any) -> str:
+        if key == "live":
+            return note_html("Click a token or a node to look at it while the run goes on.")
+        if not trace.rounds:
+            return note_html("Nothing was drafted yet. Press Start or Step.")
+        return node_html(trace, view, self._laws)
+
+
+def _unless(trace: Trace, key: Any) -> Trace:
+    """The trace, or an empty one while a run is going."""
+    return trace.with_(rounds=[]) if key == "live" else trace
+
+
+def _picked(view: LabView) -> tuple:
+    return tuple(view.settings[family] for family in lab.FAMILY_TITLES)
+
+
+def empty_trace(view: LabView) -> Trace:
+    """A trace without rounds, for a lab in which nothing ran yet."""
+    from workbench.core.trace import Method
+
+    names = {family: Method(view.settings[family]) for family in lab.FAMILY_TITLES}
+    rest = {"sampling": {}, "prompt": view.settings["prompt"], "prompt_tokens": []}
+    return Trace(model=view.model_line, device="", dtype="", **names, **rest)
+
+
+def note_html(text: str) -> str:
+    return f'<p class="dw-note">{escape(text)}</p>' if text else ""
+
+
+def node_title(trace: Trace, view: LabView) -> str:
+    """Title of the detail block: what is selected and its fate, in words and colour."""
+    facts = node_facts(trace, view.selection)
+    role = {"accepted": "accepted", "bonus": "bonus"}.get(facts.fate, "corrected")
+    if facts.fate in ("root", "untested"):
+        role = "muted"
+    fate = f'<span style="color:var(--dw-{role})">{facts.fate}</span>'
+    return f'<h3 class="dw-title"><b>{escape(facts.title)}</b> · {fate}</h3>'
+
+
+def node_html(trace: Trace, view: LabView, laws: Callable[[int, int], dict[str, float]]) -> str:
+    """Numbers of the selected node, what other rules would do with it, and why it ended so."""
+    facts = node_facts(trace, view.selection)
+    rows = list(facts.numbers)
+    if view.selection.node != ROOT and facts.fate in ("accepted", "rejected", "untested"):
+        try:
+            others = laws(view.selection.round, view.selection.node)
+        except WorkbenchError:
+            others = {}
+        rows += [(f"… by {title}", theme.chance(chance)) for title, chance in others.items()]
+    opened = " open" if facts.fate in ("rejected", "corrected", "bonus") else ""
+    return (
+        node_title(trace, view)
+        + frame.table_html(rows)
+        + f'<details class="dw-why"{opened}><summary>{escape(facts.why_title)}</summary>'
+        + f"{escape(facts.why)}</details>"
+    )

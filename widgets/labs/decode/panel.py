@@ -1,0 +1,237 @@
+"""The decode lab as a page of the dashboard: Panel's own widgets over the shared controller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import panel as pn
+
+from widgets import theme
+from widgets.controls.panel_form import ROW_CSS, Form, Row
+from widgets.labs import frame
+from widgets.labs.coalesce import Coalescer
+from widgets.labs.decode import exports
+from widgets.labs.decode import settings as lab
+from widgets.labs.decode.blocks import ERROR_BLOCKS, VIEW_FIELDS, Presenter
+from widgets.labs.decode.controller import DecodeController
+from widgets.labs.decode.engine import held_out_prompts
+from widgets.views.outbox import drain
+from widgets.views.panel import DraftTreeView, TokenStreamView
+
+BUTTON_CSS = """
+.bk-btn, .bk-btn-default { border: 1px solid var(--dw-edge); border-radius: 7px; padding: 4px 11px;
+  font: 500 13px/1.3 inherit; background: var(--dw-paper); color: var(--dw-text); height: 30px; }
+.bk-btn:hover:not([disabled]) { background: var(--dw-surface); }
+.bk-btn-primary { background: var(--dw-accent); border-color: var(--dw-accent);
+  color: var(--dw-paper); }
+.bk-btn-primary:hover:not([disabled]) { background: var(--dw-accent); filter: brightness(1.08); }
+.bk-btn[disabled] { opacity: .45; }
+.bk-btn:focus-visible { outline: 2px solid var(--dw-accent); outline-offset: 2px; }
+"""
+RUN_BUTTONS = {"start": "▶ Start", "pause": "❚❚ Pause", "step": "❚▶ Step", "stop": "■ Stop"}
+KNOB_BUTTONS = {"undo": "↶ Undo", "redo": "↷ Redo", "reset": "Reset"}
+AREA_CSS = ROW_CSS + f"textarea.bk-input {{ font: 12px/1.5 {theme.MONO}; height: 100%; }}"
+
+
+def html(text: str = "", **look: Any) -> pn.pane.HTML:
+    """HTML that looks as the frame does."""
+    options = {"margin": 0, "sizing_mode": "stretch_width", **look}
+    return pn.pane.HTML(text, stylesheets=[frame.TEXT_CSS], **options)
+
+
+class DecodePanel:
+    """One browser session's view of one controller.
+
+    Args:
+        controller: the lab.
+        schedule: runs a function where the document may be changed; None calls it directly.
+        mode: ``light`` or ``dark`` for the figures; the rest follows the browser by itself.
+    """
+
+    def __init__(
+        self,
+        controller: DecodeController,
+        schedule: Callable[[Callable[[], None]], Any] | None = None,
+        mode: str = "light",
+    ):
+        self.controller, self.mode = controller, mode
+        self._schedule = schedule or (lambda work: work())
+        self._presenter = Presenter(controller.laws)
+        self._seen = {"stream": 0, "tree": 0}
+        self.html = {name: html() for name in ("head", "progress", "notice", "node", "speed")}
+        self.errors = {name: html() for name in ERROR_BLOCKS}
+        self.stream = TokenStreamView(sizing_mode="stretch_both", margin=0, box_px=0)
+        self.tree = DraftTreeView(sizing_mode="stretch_both", margin=0, box_px=0)
+        look = {"sizing_mode": "stretch_both", "margin": 0}
+        self.figures = {name: pn.pane.Plotly(None, **look) for name in ("law", "map", "length")}
+        self.buttons = {**self._buttons(RUN_BUTTONS), **self._buttons(KNOB_BUTTONS)}
+        self._make_side()
+        self._listen()
+        self._writer = Coalescer(lambda: self._schedule(self.flush))
+        controller.listen(self._writer.mark)
+        self.flush()
+
+    # ---- parts ---------------------------------------------------------------------------------
+
+    def _buttons(self, labels: dict[str, str]) -> dict[str, pn.widgets.Button]:
+        made = {}
+        for verb, label in labels.items():
+            kind = "primary" if verb == "start" else "default"
+            look = {"stylesheets": [BUTTON_CSS], "margin": 0, "align": "center"}
+            made[verb] = pn.widgets.Button(label=label, button_type=kind, **look)
+            made[verb].on_click(lambda _, verb=verb: getattr(self.controller, verb)())
+        return made
+
+    def _make_side(self) -> None:
+        settings, form = self.controller.view().settings, lab.all_fields()
+        area = {"sizing_mode": "stretch_width", "margin": 0, "stylesheets": [AREA_CSS]}
+        self.prompt = pn.widgets.TextAreaInput(label="", value=settings["prompt"], **area)
+        self.prompt.height, self.prompt.max_length = 78, 100_000
+        prompts = held_out_prompts()
+        self.picker = pn.widgets.Select(
+            label="", options={"held-out prompts …": "", **prompts}, value="", **area
+        )
+        self.picker.visible = bool(prompts)
+        self.count = Row(form["max_new_tokens"], settings["max_new_tokens"], self._changed)
+        self.pickers, self.forms = {}, {}
+        for section in lab.sections(settings):
+            row = Row(section.picker, settings[section.name], self._changed, section.titles)
+            row.control.param.update(sizing_mode="stretch_width")
+            self.pickers[section.name] = row
+            self.forms[section.name] = Form(self._changed)
+        self.upload = pn.widgets.FileInput(accept=".json", margin=0, sizing_mode="stretch_width")
+        self.kind = pn.widgets.Select(label="", options=list(exports.KINDS), **area)
+        self.download = pn.widgets.FileDownload(
+            label="Save", callback=self._export, filename="trace.json", embed=False, auto=True,
+            margin=0, width=70, height=30, button_type="default", stylesheets=[BUTTON_CSS],
+        )
+
+    def _listen(self) -> None:
+        self.prompt.param.watch(lambda e: self._changed("prompt", e.new), "value")
+        self.picker.param.watch(self._picked, "value")
+        self.upload.param.watch(self._opened, "value")
+        self.kind.param.watch(self._named, "value")
+        self.stream.param.watch(lambda e: self._clicked("stream", e.new), "outbox")
+        self.tree.param.watch(lambda e: self._clicked("tree", e.new), "outbox")
+        self.figures["map"].param.watch(self._map_clicked, "click_data")
+
+    def _title(self, text: str) -> pn.pane.HTML:
+        return html(f'<h3 class="dw-title">{escape(text)}</h3>', margin=(8, 0, 4, 0))
+
+    def side(self) -> pn.Column:
+        """The left column: prompt, methods and their knobs, files."""
+        rows: list[Any] = [
+            self._title("Prompt"), self.prompt, self.picker, self.count.widget, self.errors["prompt"]
+        ]
+        for section in lab.sections(self.controller.view().settings):
+            rows += [
+                self._title(section.title),
+                self.pickers[section.name].control,
+                self.forms[section.name].widget,
+                self.errors[section.name],
+            ]
+        undo = [self.buttons[name] for name in KNOB_BUTTONS]
+        rows += [
+            self.html["notice"],
+            pn.Row(*undo, margin=(10, 0, 6, 0), styles={"gap": "6px"}),
+            pn.Row(self.kind, self.download, margin=0, styles={"gap": "6px"}),
+            self.upload,
+            self.errors["trace"],
+        ]
+        return pn.Column(*rows, margin=0, sizing_mode="stretch_width", styles={"gap": "4px"})
+
+    def roots(self) -> dict[str, Any]:
+        """Name -> what the page's template puts there."""
+        run = [self.buttons[name] for name in RUN_BUTTONS]
+        self.html["progress"].param.update(sizing_mode=None, width=330, align="center")
+        head = pn.Row(
+            self.html["head"], *run, self.html["progress"],
+            sizing_mode="stretch_width", margin=0, styles={"gap": "10px", "align-items": "center"},
+        )
+        return {
+            "head": head,
+            "side": self.side(),
+            "stream": self.stream,
+            "tree": self.tree,
+            "node": self.html["node"],
+            "law": self.figures["law"],
+            "map": self.figures["map"],
+            "length": self.figures["length"],
+            "speed": pn.Column(self.html["speed"], self.errors["speed"], margin=0),
+            "trouble": pn.Column(self.errors["model"], self.errors["run"], margin=0),
+        }
+
+    # ---- from the browser ----------------------------------------------------------------------
+
+    def _changed(self, key: str, value: Any) -> None:
+        self.controller.change(key, value, from_form=True)
+
+    def _picked(self, event: Any) -> None:
+        if event.new:
+            self.controller.change("prompt", event.new)
+
+    def _opened(self, event: Any) -> None:
+        if event.new:
+            self.controller.open(event.new, self.upload.filename or "the file")
+
+    def _named(self, event: Any) -> None:
+        self.download.filename = exports.KINDS[event.new].filename
+
+    def _export(self) -> Any:
+        return exports.export(self.kind.value, self.controller.view())
+
+    def _clicked(self, view: str, outbox: list) -> None:
+        events, self._seen[view] = drain(outbox, self._seen[view])
+        for event in events:
+            self.controller.handle(event)
+
+    def _map_clicked(self, event: Any) -> None:
+        points = (event.new or {}).get("points") or [{}]
+        self.controller.handle({"kind": "point", "customdata": points[0].get("customdata")})
+
+    # ---- to the browser ------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Draw what changed; called where the document may be changed."""
+        view = self.controller.view()
+        changes = self._presenter.changes(view)
+        for name, pane in self.html.items():
+            if name in changes:
+                pane.object = changes[name]
+        for name, pane in self.errors.items():
+            if f"error {name}" in changes:
+                pane.param.update(object=changes[f"error {name}"])
+        for name, pane in self.figures.items():
+            if name in changes:
+                figure = theme.in_mode(changes[name], self.mode)
+                pane.param.update(
+                    object={k: figure[k] for k in ("data", "layout")}, config=figure["config"]
+                )
+        for pane, field, block in VIEW_FIELDS:
+            if block in changes:
+                setattr(getattr(self, pane), field, changes[block])
+        if "verbs" in changes:
+            for verb, button in self.buttons.items():
+                button.disabled = verb != "reset" and verb not in changes["verbs"]
+        if "form" in changes:
+            self._fill(changes["form"])
+
+    def _fill(self, settings: Any) -> None:
+        self.prompt.value = settings["prompt"]
+        self.count.put(settings["max_new_tokens"])
+        for section in lab.sections(settings):
+            self.pickers[section.name].put(settings[section.name])
+            self.forms[section.name].show(section.fields, settings)
+
+    def darken(self, dark: bool) -> None:
+        """Redraw the figures for a dark or a light page."""
+        self.mode = "dark" if dark else "light"
+        self._presenter = Presenter(self.controller.laws)
+        self.flush()
+
+    def close(self) -> None:
+        """The session is gone: stop its run and its thread."""
+        self.controller.close()
+        self._writer.close(0.0)
