@@ -64,6 +64,21 @@ def load_corpus(folder: Path | None, tokenizer_folder: Path) -> TokenisedCorpus:
     return tokenise(files, AutoTokenizer.from_pretrained(tokenizer_folder))
 
 
+def check_corpus(corpus: TokenisedCorpus, args: argparse.Namespace) -> None:
+    """Refuse a corpus that cannot fill one step, or that leaves nothing to measure the loss on."""
+    wanted = (args.batch_rows + 1) * args.row_tokens + 1
+    if corpus.n_tokens("train") < wanted:
+        raise BadInput(
+            f"corpus={str(args.corpus)!r} gives {corpus.n_tokens('train')} training tokens; one step"
+            f" needs {wanted}. Add files, or lower --batch-rows and --row-tokens"
+        )
+    if not corpus.parts["held_out"]:
+        raise BadInput(
+            f"corpus={str(args.corpus)!r} leaves no held-out file (one path in 50 is held out);"
+            " add files"
+        )
+
+
 def train_command(args: argparse.Namespace) -> int:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer_folder = args.out / "tokenizer"
@@ -73,6 +88,7 @@ def train_command(args: argparse.Namespace) -> int:
         f" {corpus.n_tokens('train') / 1e6:.2f} M training tokens",
         file=sys.stderr,
     )
+    check_corpus(corpus, args)
     for name in RECIPES if args.name == "all" else [args.name]:
         tokens = args.tokens or DEFAULT_TOKENS[name]
         settings = TrainSettings(

@@ -14,8 +14,9 @@ from workbench.zoo.train import exit_hiddens
 def held_out_losses(model, corpus: TokenisedCorpus, part: str = "held_out") -> dict:
     """Loss in nats per token of every exit, and the top-1 rate, on files never trained on."""
     device = next(model.parameters()).device
-    length, last = 256, len(model.model.layers) - 1
+    last = len(model.model.layers) - 1
     stream = torch.from_numpy(np.concatenate(corpus.parts[part]).astype(np.int64))
+    length = min(256, len(stream) - 1)
     rows = stream[: (len(stream) - 1) // length * length + 1].unfold(0, length + 1, length)
     exits = set(range(last + 1))
     sums, hits, count = dict.fromkeys(exits, 0.0), 0, 0

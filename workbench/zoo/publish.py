@@ -25,12 +25,13 @@ def make_card(
     import transformers
 
     rounded = model.to(torch.bfloat16).float()
+    shifted = held_out_losses(rounded, corpus, "families") if corpus.parts["families"] else {}
     return {
         "name": recipe.name,
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens_seen": progress["step"] * settings.batch_rows * settings.row_tokens,
         **held_out_losses(rounded, corpus),
-        "families_loss": held_out_losses(rounded, corpus, "families")["held_out_loss"],
+        "families_loss": shifted.get("held_out_loss"),
         "bigram_loss": bigram_loss(corpus, VOCABULARY),
         "corpus_bytes": corpus.corpus_bytes,
         "corpus_files": corpus.file_count,
