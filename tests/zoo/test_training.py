@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_rate_warms_up_and_ends_near_zero():
     rates = [rate_factor(step, 100, 10) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == 1.0
     assert rates[9] == 1.0 and rates[99] == pytest.approx(1 / 90)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
 def test_the_parts_of_the_library_are_disjoint_and_families_are_whole():

@@ -69,8 +69,8 @@ def check_corpus(corpus: TokenisedCorpus, args: argparse.Namespace) -> None:
     wanted = (args.batch_rows + 1) * args.row_tokens + 1
     if corpus.n_tokens("train") < wanted:
         raise BadInput(
-            f"corpus={str(args.corpus)!r} gives {corpus.n_tokens('train')} training tokens; one step"
-            f" needs {wanted}. Add files, or lower --batch-rows and --row-tokens"
+            f"corpus={str(args.corpus)!r} gives {corpus.n_tokens('train')} training tokens; one"
+            f" step needs {wanted}. Add files, or lower --batch-rows and --row-tokens"
         )
     if not corpus.parts["held_out"]:
         raise BadInput(
