@@ -225,7 +225,7 @@ def variables(mode: str) -> str:
 
 
 def css() -> str:
-    """Custom properties for ``.dw`` roots; ``data-mode`` (set by the view) beats the system's wish."""
+    """Custom properties for ``.dw`` roots; ``data-mode`` (set by the view) beats the system."""
     return f"""\
 .dw {{ {variables("light")} color-scheme: light; }}
 @media (prefers-color-scheme: dark) {{ .dw {{ {variables("dark")} color-scheme: dark; }} }}

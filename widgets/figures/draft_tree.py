@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any, NamedTuple
 
 from widgets import theme
-from widgets.figures.place import At, Place, node_at, round_at
+from widgets.figures import svg as draw
+from widgets.figures.place import Place, node_at, round_at
 from widgets.figures.tidy import tidy
 from workbench.core.trace import Round, Trace
 
@@ -134,7 +136,7 @@ def figure(tree: TreeInfo, mode: str = "light") -> dict[str, Any]:
     title = "Draft tree" if tree.round < 0 else f"Draft tree of round {tree.round + 1}"
     layout = theme.base_layout(
         "draft_tree",
-        f"{title} · {sentence(tree)}",
+        escape(f"{title} · {sentence(tree)}"),
         xaxis={"visible": False, "range": [-0.5, max(1, tree.depth) + 0.5]},
         yaxis=reversed_y,
     )
@@ -189,7 +191,7 @@ def _labels(tree: TreeInfo) -> list[dict[str, Any]]:
             "mode": "markers+text",
             "x": [0.0, *(node.x for node in tree.nodes)],
             "y": [tree.root_y, *(node.y for node in tree.nodes)],
-            "text": [tree.root_label, *(_label(node) for node in tree.nodes)],
+            "text": [escape(tree.root_label), *(_label(node) for node in tree.nodes)],
             "textfont": {"family": theme.MONO, "size": 11, "color": light.text},
             "customdata": [
                 [tree.round, -1],
@@ -215,18 +217,72 @@ def _labels(tree: TreeInfo) -> list[dict[str, Any]]:
 
 def _label(node: TreeNode) -> str:
     """Rejected pieces are struck, so that the fate survives greyscale."""
-    return f"<s>{node.label}</s>" if node.fate == "rejected" else node.label
+    label = escape(node.label)
+    return f"<s>{label}</s>" if node.fate == "rejected" else label
 
 
 def tooltip(node: TreeNode) -> str:
     """Fate, depth and the numbers of a node."""
     drawn = "chosen" if node.q is None else f"q {theme.chance(node.q)}"
     return (
-        f"{node.label} · {node.fate} · depth {node.x:.0f}<br>"
+        f"{escape(node.label)} · {node.fate} · depth {node.x:.0f}<br>"
         f"p {theme.chance(node.p)} · {drawn} · accept {theme.chance(node.accept)}"
     )
 
 
-def at_node(tree: TreeInfo) -> At:
-    """Where this picture looks."""
-    return At(tree.round, tree.selected)
+def svg(tree: TreeInfo, width: float = 700.0) -> str:
+    """The static twin, drawn like the live view."""
+    title = "Draft tree" if tree.round < 0 else f"Draft tree of round {tree.round + 1}"
+    level = max(64.0, min(118.0, (width - 44) / (tree.depth + 0.62)))
+    lane, box = (30.0 if tree.lanes <= 14 else 20.0), max(46.0, level * 0.62)
+    width = max(width, 44 + tree.depth * level + box)
+    lines = draw.text(18, 40, sentence(tree), "muted", font_size=12)
+    body = [draw.heading(title), lines]
+    top = 68.0
+    if tree.round >= 0:
+        places = {-1: (22.0, top + tree.root_y * lane)}
+        places |= {n.node: (22 + n.x * level, top + n.y * lane) for n in tree.nodes}
+        order = ("untested", "rejected", "accepted")
+        for node in sorted(tree.nodes, key=lambda node: order.index(node.fate)):
+            body.append(_curve(places[node.parent], places[node.node], box, node))
+        body.append(_box(places[-1], box, lane, tree.root_label, "root", tree.selected == -1))
+        for node in tree.nodes:
+            on = node.node == tree.selected
+            body.append(_box(places[node.node], box, lane, node.label, node.fate, on))
+    return draw.document(width, top + tree.lanes * lane - 4, body, f"{title}: {sentence(tree)}")
+
+
+def _curve(above: tuple[float, float], at: tuple[float, float], box: float, node: TreeNode) -> str:
+    x0, x1 = above[0] + box, at[0]
+    middle = (x0 + x1) / 2
+    d = f"M{x0:.1f},{above[1]:.1f} C{middle:.1f},{above[1]:.1f} {middle:.1f},{at[1]:.1f}"
+    d += f" {x1:.1f},{at[1]:.1f}"
+    if node.fate == "accepted":
+        return draw.path(d, "accepted", 3 + 2.4 * node.weight)
+    if node.fate == "rejected":
+        return draw.path(d, "corrected", 2.4, stroke_dasharray=theme.FATES["rejected"].dash)
+    return draw.path(d, "edge", 1 + 3.6 * node.weight)
+
+
+BOXES = {  # fate -> fill, border, dash of the border, text
+    "root": ("surface", "text", None, "text"),
+    "accepted": ("accepted_fill", "accepted", None, "text"),
+    "rejected": ("corrected_fill", "corrected", None, "text"),
+    "untested": ("paper", "neutral", "3 2.4", "muted"),
+}
+
+
+def _box(
+    at: tuple[float, float], wide: float, lane: float, label: str, fate: str, chosen: bool
+) -> str:
+    fill, border, dash, ink = BOXES[fate]
+    high, size = min(23.0, lane - 4), 12.0 if lane > 24 else 10.0
+    words = draw.shorten(label, int((wide - 8) / (size * draw.CHAR)))
+    frame = {"stroke_width": 2.6} if chosen else {"stroke_width": 1.2, "stroke_dasharray": dash}
+    struck = "line-through" if fate == "rejected" else None
+    return draw.rect(
+        at[0], at[1] - high / 2, wide, high, fill, "select" if chosen else border, rx=6, **frame
+    ) + draw.text(
+        at[0] + wide / 2, at[1] + size * 0.35, words, ink, mono=True, text_anchor="middle",
+        font_size=size, text_decoration=struck,
+    )  # fmt: skip

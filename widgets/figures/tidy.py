@@ -35,7 +35,7 @@ def tidy(parent: Sequence[int]) -> list[float]:
 def _place(
     children: list[int], contours: list[tuple[list[float], list[float]]], shift: list[float]
 ) -> tuple[list[float], list[float]]:
-    """Stack the children's subtrees; returns the first and last lane of each level, from 0 = own."""
+    """Stack the children's subtrees; returns each level's first and last lane, own lane = 0."""
     first: list[float] = []
     last: list[float] = []
     for child in children:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any, NamedTuple
 
 from widgets import theme
+from widgets.figures import svg as draw
 from widgets.figures.place import Place, round_at
 from workbench.core.trace import Round, Top, Trace
 
@@ -15,7 +15,7 @@ LONG = {short: fate for fate, short in SHORT.items()}
 
 
 class TokenInfo(NamedTuple):
-    """One emitted token. ``node`` is the row it came from or, for the extra token, was drawn after."""
+    """One emitted token; ``node`` is the row it came from or, the extra token, was drawn after."""
 
     text: str
     fate: str
@@ -95,9 +95,9 @@ def _alternatives(trace: Trace, top: Top | None, token: int) -> tuple[tuple[str,
 def stream_data(trace: Trace) -> dict[str, Any]:
     """The stream as append-only columns: a longer trace only makes every column longer.
 
-    ``words`` holds each distinct piece once; ``tokens`` and ``alternatives`` point into it, so 2,000
-    tokens are about 100 kB and a view redraws only what is new. Probabilities are in 1/1000, -1 = not
-    known.
+    ``words`` holds each distinct piece once; ``tokens`` and ``alternatives`` point into it, so that
+    2,000 tokens are about 100 kB and a view redraws only what is new. Probabilities are in 1/1000,
+    -1 = not known.
     """
     stream, words = info(trace), {}
 
@@ -142,18 +142,102 @@ def rows(stream: StreamInfo) -> list[dict[str, Any]]:
     ]
 
 
-def html(stream: StreamInfo) -> str:
-    """The stream as a selectable static block of text; colours come from :func:`theme.css`."""
-    parts = [f'<span class="dw-prompt">{_marked("".join(stream.prompt))}</span>']
-    for token in stream.tokens:
-        title = f"{token.fate} · round {token.round + 1} · p {theme.chance(token.p)}"
-        chosen = " dw-chosen" if token.round == stream.selected else ""
-        parts.append(
-            f'<span class="dw-token dw-{token.fate}{chosen}" title="{title}">'
-            f"{_marked(token.text)}</span>"
+class Piece(NamedTuple):
+    """A run of characters of one token on one line of the static twin."""
+
+    line: int
+    column: int
+    text: str
+    token: int  # -1 = prompt
+
+
+def _lines(stream: StreamInfo, columns: int) -> list[Piece]:
+    """Break the stream into lines of at most ``columns`` characters; ⏎ ends a line visibly."""
+    pieces, line, column = [], 0, 0
+    parts = [(-1, text) for text in stream.prompt]
+    parts += [(place, token.text) for place, token in enumerate(stream.tokens)]
+    for token, text in parts:
+        run = ""
+        for letter in text.replace("\t", "    "):
+            run += "⏎" if letter == "\n" else letter
+            if letter == "\n" or column + len(run) >= columns:
+                pieces.append(Piece(line, column, run, token))
+                line, column, run = line + 1, 0, ""
+        if run:
+            pieces.append(Piece(line, column, run, token))
+            column += len(run)
+    return pieces
+
+
+def svg(stream: StreamInfo, width: float = 760.0, most_lines: int = 16) -> str:
+    """The static twin: the first lines of the stream, fates by fill and underline."""
+    size, lead = 12.5, 22.0
+    letter = size * draw.CHAR
+    pieces = _lines(stream, max(20, int((width - 36) / letter)))
+    first = min((p.line for p in pieces if p.token >= 0 and _chosen(stream, p)), default=0)
+    start = max(0, first - most_lines // 2) if first >= most_lines else 0
+    kept = [p for p in pieces if start <= p.line < start + most_lines]
+    body = [draw.heading("Stream")]
+    frames = []
+    for piece in kept:
+        x, y = 18 + piece.column * letter, 50 + (piece.line - start) * lead
+        body += _drawn(stream, piece, x, y, letter, size)
+        if _chosen(stream, piece):
+            frame = (x - 0.5, y - 13, len(piece.text) * letter + 1, 18)
+            frames.append(draw.rect(*frame, None, "select", stroke_width=2, rx=3))
+    if not pieces:
+        body.append(draw.text(18, 50, "nothing yet", "muted"))
+    high = 50 + (max((p.line - start for p in kept), default=0) + 1) * lead
+    left_out = max((p.line for p in pieces), default=0) + 1 - most_lines
+    if left_out > 0:
+        body.append(draw.text(18, high, f"{left_out} more lines", "muted", font_size=11))
+        high += lead
+    title = f"Stream of {len(stream.tokens)} tokens in {stream.rounds} rounds"
+    return draw.document(width, high - 4, [*body, *_legend(width), *frames], title)
+
+
+def _chosen(stream: StreamInfo, piece: Piece) -> bool:
+    return piece.token >= 0 and stream.tokens[piece.token].round == stream.selected
+
+
+def _drawn(
+    stream: StreamInfo, piece: Piece, x: float, y: float, letter: float, size: float
+) -> list[str]:
+    if piece.token < 0:
+        return [draw.text(x, y, piece.text, "muted", mono=True, font_size=size)]
+    style = theme.FATES[stream.tokens[piece.token].fate]
+    return _styled(piece.text, style, x, y, letter, size)
+
+
+def _styled(
+    words: str, style: theme.FateStyle, x: float, y: float, letter: float, size: float
+) -> list[str]:
+    wide = len(words) * letter
+    return [
+        draw.rect(x, y - 12, wide, 16, style.fill, rx=2),
+        underline(style, x + 0.5, y + 4.5, wide - 1),
+        draw.text(x, y, words, mono=True, font_size=size, textLength=wide, lengthAdjust="spacing"),
+    ]
+
+
+def underline(style: theme.FateStyle, x: float, y: float, wide: float) -> str:
+    """Solid, dotted or wavy, so that a fate is told without colour."""
+    if style.underline == "wavy":
+        half = 2.0
+        steps = max(1, round(wide / half))
+        d = f"M{x:.1f},{y:.1f}" + "".join(
+            f" q{half / 2:.1f},{2.4 * (-1) ** step:.1f} {half:.1f},0" for step in range(steps)
         )
-    return f'<div class="dw dw-stream">{"".join(parts)}</div>'
+        return draw.path(d, style.line, 1.1)
+    dots = "1.6 2" if style.underline == "dotted" else None
+    return draw.line(x, y, x + wide, y, style.line, 1.8, stroke_dasharray=dots)
 
 
-def _marked(text: str) -> str:
-    return escape(text).replace("\n", '<span class="dw-mark">⏎</span>\n')
+def _legend(width: float) -> list[str]:
+    size = 11.0
+    letter, x, body = size * draw.CHAR, width - 18.0, []
+    for fate in ("corrected", "bonus", "accepted"):
+        x -= len(fate) * letter
+        body += _styled(fate, theme.FATES[fate], x, 22, letter, size)
+        x -= 12
+    return body

@@ -56,7 +56,7 @@ class DraftTreeView(View):
 
 
 class PlotlyLib(anywidget.AnyWidget):
-    """Carries plotly.js to the page; invisible. One of it anywhere on the page serves every plot."""
+    """Carries plotly.js to the page; invisible. One anywhere on the page serves every plot."""
 
     _esm = esm.plotly_source()
 

@@ -11,7 +11,7 @@ MODES = ["auto", "light", "dark"]
 
 
 class View(AnyWidgetComponent):
-    """What all views share; see :class:`widgets.views.jupyter.View` for the meaning of each field."""
+    """What all views share; :class:`widgets.views.jupyter.View` says what each field means."""
 
     outbox = param.List(default=[], doc="Numbered events, newest last.")
     mode = param.Selector(default="auto", objects=MODES, doc="`auto` follows the host.")
