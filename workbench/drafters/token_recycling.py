@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -50,6 +51,12 @@ def template(nodes: int, depth: int, k: int) -> tuple[tuple[int, int], ...]:
     return tuple((index[path[:-1]] if len(path) > 1 else -1, path[-1]) for path in chosen)
 
 
+def _move_to_front(row: np.ndarray, token: int) -> None:
+    """Put ``token`` first; the others keep their order and the last one falls out."""
+    others = [t for t in row.tolist() if t != token]
+    row[:] = [token, *others][: len(row)]
+
+
 @method(
     "drafter",
     title="Token Recycling",
@@ -70,8 +77,9 @@ class TokenRecycling:
 
     *Deviations*: the template is grown for the budget instead of the paper's fixed 80 nodes, which
     cannot pay on a CPU; nodes whose token was never seen are left out instead of drafting token 0
-    (as Spec-Bench's port does); the matrix starts empty for every run unless a run is given the
-    state of an earlier one.
+    (as Spec-Bench's port does); every run has a matrix of its own, nothing is inherited. With
+    ``seed="prompt"`` the matrix starts from the token pairs of the prompt, latest first, which the
+    reference does not do; "none" is the paper's cold start.
 
     *Shapes*: the matrix is ``[v k]`` int32. *Cost*: one gather a level, one top-k a round.
     """
@@ -84,9 +92,18 @@ class TokenRecycling:
         choices=("all", "accepted"),
         help="Rows of a pass that are written back: every one, or only the accepted path.",
     )
+    seed: str = knob(
+        "prompt",
+        choices=("prompt", "none"),
+        help="Start from the successors seen in the prompt, or from an empty matrix.",
+    )
 
     def init(self, ctx: Context) -> Recycled:
-        return Recycled(np.full((ctx.vocab_size, self.k), UNSEEN, dtype=np.int32))
+        table = np.full((ctx.vocab_size, self.k), UNSEEN, dtype=np.int32)
+        if self.seed == "prompt":
+            for token, after in itertools.pairwise(ctx.tokens):
+                _move_to_front(table[token], after)
+        return Recycled(table)
 
     def propose(self, ctx: Context, state: Recycled, budget: Budget) -> tuple[DraftTree, Recycled]:
         """Fill the template from the matrix, level by level; unseen tokens end a branch."""
