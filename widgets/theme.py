@@ -153,7 +153,7 @@ def template(mode: str = "light") -> dict[str, Any]:
         "ticks": "",
         "tickfont": {"size": 11, "color": LIGHT.muted},
         "title": {"font": {"size": 11, "color": LIGHT.muted}, "standoff": 6},
-        "automargin": True,
+        "automargin": False,
         "fixedrange": True,
     }
     layout = {

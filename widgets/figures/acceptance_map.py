@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from widgets import theme
 from widgets.figures import svg as draw
+from widgets.figures.notes import note
 from widgets.figures.place import Place, children, round_at
 from workbench.core.trace import Round, Trace
 
@@ -104,8 +105,8 @@ def figure(levels: MapInfo, mode: str = "light") -> dict[str, Any]:
             [1, light.accepted],
         ],
         "showscale": False,
-        "xgap": 1 if levels.rounds <= 200 else 0,
-        "ygap": 1,
+        "xgap": 1.5 if levels.rounds <= 120 else 0,
+        "ygap": 2,
         "customdata": [[[i, d] for i in range(levels.rounds)] for d in range(1, depth + 1)],
         "text": words,
         "hovertemplate": "round %{x} · depth %{y}<br>%{text}<extra></extra>",
@@ -116,7 +117,13 @@ def figure(levels: MapInfo, mode: str = "light") -> dict[str, Any]:
         "acceptance_map",
         TITLE,
         xaxis={"range": [0.5, max(levels.rounds, 1) + 0.5], "visible": False},
-        yaxis={"range": [depth + 0.5, 0.5], "dtick": 1 if depth <= 8 else 4, "tick0": 1},
+        yaxis={
+            "range": [depth + 0.5, 0.5],
+            "dtick": 1 if depth <= 8 else 4,
+            "tick0": 1,
+            "ticklabelstandoff": 4,
+        },
+        margin={"l": 42, "r": 18, "t": 38, "b": 14},
         shapes=_frame(levels, depth),
     )
     if not levels.levels:
@@ -124,19 +131,6 @@ def figure(levels: MapInfo, mode: str = "light") -> dict[str, Any]:
         layout["yaxis"]["visible"] = False
     picture = {"data": data + _crosses(levels), "layout": layout}
     return theme.in_mode({**picture, "config": theme.config("acceptance_map")}, mode)
-
-
-def note(words: str) -> dict[str, Any]:
-    """A quiet line in the middle of an empty figure."""
-    return {
-        "text": words,
-        "showarrow": False,
-        "x": 0.5,
-        "y": 0.5,
-        "xref": "paper",
-        "yref": "paper",
-        "font": {"size": 12, "color": theme.LIGHT.muted},
-    }
 
 
 def _crosses(levels: MapInfo) -> list[dict[str, Any]]:
@@ -166,10 +160,10 @@ def _frame(levels: MapInfo, depth: int) -> list[dict[str, Any]]:
     return [
         {
             "type": "rect",
-            "x0": at - 0.5,
-            "x1": at + 0.5,
-            "y0": 0.45,
-            "y1": depth + 0.55,
+            "x0": at - 0.6,
+            "x1": at + 0.6,
+            "y0": 0.4,
+            "y1": depth + 0.6,
             "line": {"color": theme.LIGHT.select, "width": 2},
         }
     ]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from widgets import theme
 from widgets.figures import svg as draw
-from widgets.figures.acceptance_map import note
+from widgets.figures.notes import note
 from widgets.figures.place import Place, round_at
 from workbench.core.trace import Trace
 
@@ -14,7 +14,7 @@ TITLE = "Accepted per round"
 
 
 class LengthInfo(NamedTuple):
-    """``counts[k]`` rounds kept k drafted tokens; ``chosen`` is the selected round's k, -1 = none."""
+    """``counts[k]`` rounds kept k drafted tokens; ``chosen`` is the selected round's k or -1."""
 
     counts: tuple[int, ...]
     rounds: int

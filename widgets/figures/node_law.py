@@ -1,4 +1,4 @@
-"""p and q where a node was tested: the overlap is what can be kept, the residual what replaces it."""
+"""Target and draft law where a node was tested: the overlap can be kept, the residual replaces."""
 
 from __future__ import annotations
 
@@ -7,28 +7,33 @@ from typing import Any, NamedTuple
 
 from widgets import theme
 from widgets.figures import svg as draw
-from widgets.figures.acceptance_map import note
+from widgets.figures.notes import caption
 from widgets.figures.place import Place, node_at, round_at
 from workbench.core.trace import Round, Trace
 
 SHOWN = 6
+LEFT = 96  # margin that holds the token names
 
 
 class Bar(NamedTuple):
-    """One token of the laws at the node's parent; ``q`` is None where the draft has no law."""
+    """One token of the laws at the node's parent; None = not kept in the trace, or no draft law."""
 
     label: str
-    p: float
+    p: float | None
     q: float | None
     is_node: bool
 
     @property
     def overlap(self) -> float:
-        return min(self.p, self.q or 0.0)
+        return min(self.p or 0.0, self.q or 0.0)
 
     @property
     def residual(self) -> float:
-        return self.p - self.overlap
+        return (self.p or 0.0) - self.overlap
+
+    @property
+    def longest(self) -> float:
+        return max(self.p or 0.0, self.q or 0.0)
 
 
 class LawInfo(NamedTuple):
@@ -96,17 +101,17 @@ def _bars(
     if token is not None and token not in shown:
         shown[-1] = token
     bars = [
-        Bar(
-            theme.visible(trace.piece(i)),
-            p.get(i, 0.0),
-            None if q is None else laws.get(i, 0.0),
-            i == token,
-        )
+        Bar(theme.visible(trace.piece(i)), _known(p, i), _known(laws, i) if q else None, i == token)
         for i in shown
     ]
-    rest_p = max(0.0, 1 - sum(bar.p for bar in bars))
+    rest_p = max(0.0, 1 - sum(bar.p or 0.0 for bar in bars))
     rest_q = None if q is None else max(0.0, 1 - sum(bar.q or 0.0 for bar in bars))
     return (*bars, Bar("other", rest_p, rest_q, False))
+
+
+def _known(law: dict[int, float], token: int) -> float | None:
+    """A kept probability; 0 where the kept ones are all the mass; None where it was not kept."""
+    return law.get(token, 0.0 if sum(law.values()) > 0.999 else None)
 
 
 def title(law: LawInfo) -> str:
@@ -135,30 +140,23 @@ def rows(law: LawInfo) -> list[dict[str, Any]]:
 
 
 def figure(law: LawInfo, mode: str = "light") -> dict[str, Any]:
-    """p as a bar: its overlap with q solid, its residual dotted; q as a hollow bar over it."""
+    """The bar of p: its overlap with q solid, its residual dotted; q as a hollow bar over it."""
     places = list(range(len(law.bars)))
     layout = theme.base_layout(
         "node_law",
         escape(title(law)),
         barmode="overlay",
         bargap=0.36,
-        xaxis={"visible": False, "range": [0, _most(law) * 1.3]},
+        xaxis={"visible": False, "range": [0, _most(law) * 1.5]},
         yaxis={
             "tickvals": places,
             "ticktext": [_tick(bar) for bar in law.bars],
             "tickfont": {"family": theme.MONO, "size": 11, "color": theme.LIGHT.text},
+            "ticklabelstandoff": 6,
             "range": [len(law.bars) - 0.4, -0.6],
         },
-        annotations=[
-            {
-                **note(legend(law) if law.bars else "no law was recorded here"),
-                "x": 0,
-                "xanchor": "left",
-                "y": 0,
-                "yanchor": "top",
-            }
-        ],
-        margin={"l": 18, "r": 18, "t": 38, "b": 30},
+        annotations=[caption(legend(law) if law.bars else "no law was recorded here", LEFT)],
+        margin={"l": LEFT, "r": 18, "t": 38, "b": 32},
     )
     picture = {"data": _traces(law, places) if law.bars else [], "layout": layout}
     if not law.bars:
@@ -167,7 +165,7 @@ def figure(law: LawInfo, mode: str = "light") -> dict[str, Any]:
 
 
 def _most(law: LawInfo) -> float:
-    return max((max(bar.p, bar.q or 0.0) for bar in law.bars), default=1.0) or 1.0
+    return max((bar.longest for bar in law.bars), default=1.0) or 1.0
 
 
 def _tick(bar: Bar) -> str:
@@ -182,30 +180,32 @@ def _traces(law: LawInfo, places: list[int]) -> list[dict[str, Any]]:
     has_q = law.overlap is not None
     p_bars: dict[str, Any] = {"color": light.accent}
     traces = [
-        {**common, "name": "overlap", "x": [b.overlap if has_q else b.p for b in law.bars],
-         "marker": p_bars, "width": 0.5},
-        {**common, "name": "residual", "base": [b.overlap if has_q else b.p for b in law.bars],
-         "x": [b.residual if has_q else 0.0 for b in law.bars], "width": 0.5,
+        {**common, "name": "overlap", "x": [b.overlap if has_q else b.longest for b in law.bars],
+         "marker": p_bars, "width": 0.44},
+        {**common, "name": "residual", "base": [b.overlap if has_q else b.longest for b in law.bars],
+         "x": [b.residual if has_q else 0.0 for b in law.bars], "width": 0.44,
          "marker": {"color": light.bonus_fill, "line": {"color": light.accent, "width": 1},
                     "pattern": {**dotted, "fgcolor": light.accent}}},
     ]  # fmt: skip
     if has_q:
         traces.append(
-            {**common, "name": "q", "x": [b.q for b in law.bars], "width": 0.82,
+            {**common, "name": "q", "x": [b.q for b in law.bars], "width": 0.74,
              "marker": {"color": "rgba(0,0,0,0)", "line": {"color": light.corrected, "width": 1.5}}}
         )  # fmt: skip
-    ends = [max(b.p, b.q or 0.0) for b in law.bars]
-    numbers = [_numbers(bar) for bar in law.bars]
+    ends = [b.longest for b in law.bars]
+    numbers = [_numbers(bar, has_q) for bar in law.bars]
     traces.append(
         {"type": "scatter", "mode": "text", "x": ends, "y": places, "text": numbers,
          "textposition": "middle right", "textfont": {"size": 10.5, "color": light.muted},
-         "hovertemplate": "%{customdata}<extra></extra>", "customdata": numbers, "cliponaxis": False}
+         "hovertemplate": "%{customdata}<extra></extra>", "customdata": numbers,
+         "cliponaxis": False}
     )  # fmt: skip
     return traces
 
 
-def _numbers(bar: Bar) -> str:
-    return f" {theme.chance(bar.p)}" + ("" if bar.q is None else f" / {theme.chance(bar.q)}")
+def _numbers(bar: Bar, paired: bool) -> str:
+    p = theme.chance(bar.p)
+    return f" {p} / {theme.chance(bar.q)}" if paired else f" {p}"
 
 
 def svg(law: LawInfo, width: float = 320.0) -> str:
@@ -220,18 +220,28 @@ def svg(law: LawInfo, width: float = 320.0) -> str:
             draw.text(left - 8, y + 14, label, mono=True, text_anchor="end", font_size=11.5,
                       font_weight=weight)
         )  # fmt: skip
-        solid = bar.overlap if bar.q is not None else bar.p
+        solid = bar.overlap if law.overlap is not None else bar.longest
         body.append(draw.rect(left, y + 4, scale * solid, 12, "accent"))
-        if bar.q is not None:
+        if law.overlap is not None:
             rest = (left + scale * solid, y + 4.5, scale * bar.residual, 11)
             body.append(
                 draw.rect(*rest, "bonus_fill", "accent", stroke_width=1, stroke_dasharray="1.5 2")
             )
             body.append(
-                draw.rect(left, y + 1.5, scale * bar.q, 17, None, "corrected", stroke_width=1.3)
+                draw.rect(
+                    left, y + 1.5, scale * (bar.q or 0.0), 17, None, "corrected", stroke_width=1.3
+                )
             )
-        end = left + scale * max(bar.p, bar.q or 0.0)
-        body.append(draw.text(end + 5, y + 14, _numbers(bar).strip(), "muted", font_size=10.5))
+        end = left + scale * bar.longest
+        body.append(
+            draw.text(
+                end + 5,
+                y + 14,
+                _numbers(bar, law.overlap is not None).strip(),
+                "muted",
+                font_size=10.5,
+            )
+        )
     bottom = top + max(1, len(law.bars)) * high
     words = legend(law) if law.bars else "no law was recorded here"
     body.append(draw.text(18, bottom + 14, words, "muted", font_size=11.5))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from widgets import theme
 from widgets.figures import svg as draw
-from widgets.figures.acceptance_map import note
+from widgets.figures.notes import caption, note
 from widgets.figures.place import Place
 from widgets.figures.verdict import verdict_sentence
 from workbench.core.trace import Trace
@@ -74,7 +74,8 @@ def break_even(speed: SpeedInfo) -> str:
     """The break-even point in words."""
     if speed.break_even_emitted is None:
         return "plain decoding not measured"
-    return f"pays from {speed.break_even_emitted:.2f} tokens a round, this run {speed.mean_emitted:.2f}"
+    needed, given = speed.break_even_emitted, speed.mean_emitted
+    return f"pays from {needed:.2f} tokens a round, this run {given:.2f}"
 
 
 def figure(speed: SpeedInfo, mode: str = "light") -> dict[str, Any]:
@@ -90,11 +91,11 @@ def figure(speed: SpeedInfo, mode: str = "light") -> dict[str, Any]:
         "orientation": "h",
         "x": values,
         "y": names,
-        "width": 0.5,
+        "width": 0.42,
         "text": [f"{theme.rate(value)} tokens/s" for value in values],
-        "textposition": "auto",
-        "textfont": {"size": 11},
-        "insidetextanchor": "start",
+        "textposition": "outside",
+        "cliponaxis": False,
+        "textfont": {"size": 11, "color": light.text},
         "hovertemplate": "%{y}: %{x:.1f} tokens/s<extra></extra>",
         "marker": {"color": colours},
         "error_x": {
@@ -112,11 +113,11 @@ def figure(speed: SpeedInfo, mode: str = "light") -> dict[str, Any]:
     layout = theme.base_layout(
         "speed",
         heading(speed),
-        xaxis={"visible": False, "range": [0, max(values) * 1.12 or 1]},
-        yaxis={"visible": started},
+        xaxis={"visible": False, "range": [0, max(values) * 1.5 or 1]},
+        yaxis={"visible": started, "ticklabelstandoff": 4},
         shapes=_line(speed),
-        annotations=[_caption(speed) if started else note("no round yet")],
-        margin={"l": 18, "r": 18, "t": 34, "b": 30},
+        annotations=[caption(break_even(speed), 70) if started else note("no round yet")],
+        margin={"l": 70, "r": 18, "t": 34, "b": 32},
     )
     picture = {"data": [bars] if started else [], "layout": layout}
     return theme.in_mode({**picture, "config": theme.config("speed")}, mode)
@@ -145,10 +146,6 @@ def _line(speed: SpeedInfo) -> list[dict[str, Any]]:
             "line": {"color": theme.LIGHT.text, "width": 1.2, "dash": "dash"},
         }
     ]
-
-
-def _caption(speed: SpeedInfo) -> dict[str, Any]:
-    return {**note(break_even(speed)), "x": 0, "xanchor": "left", "y": 0, "yanchor": "top"}
 
 
 def svg(speed: SpeedInfo, width: float = 300.0) -> str:

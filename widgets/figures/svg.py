@@ -51,7 +51,7 @@ def _n(value: float) -> str:
 
 
 def _paint(fill: str | None, stroke: str | None) -> str:
-    """Class names for the roles, attributes as the fallback. Roles: ``accent``, ``bonus_fill``..."""
+    """Class names for the roles (``accent``, ``bonus_fill``...), attributes as the fallback."""
     names, plain = [], ""
     for letter, role, key in (("f", fill, "fill"), ("s", stroke, "stroke")):
         if role is not None:

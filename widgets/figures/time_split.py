@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from widgets import theme
 from widgets.figures import svg as draw
-from widgets.figures.acceptance_map import note
+from widgets.figures.notes import caption as under
 from widgets.figures.place import Place
 from workbench.core.trace import Trace
 
@@ -65,7 +65,7 @@ def figure(split: SplitInfo, mode: str = "light") -> dict[str, Any]:
             "name": row["part"],
             "x": [row["ms"]],
             "y": [""],
-            "width": 0.55,
+            "width": 0.36,
             "hovertemplate": f"{row['part']} {theme.milliseconds(row['ms'])}"
             f" · {theme.percent(row['share'])}<extra></extra>",
             "marker": {
@@ -73,6 +73,7 @@ def figure(split: SplitInfo, mode: str = "light") -> dict[str, Any]:
                 "line": {"color": light.paper, "width": 1},
                 "pattern": {
                     "shape": PARTS[row["part"]][1],
+                    "fillmode": "overlay",
                     "size": 5,
                     "solidity": 0.12,
                     "fgcolor": light.paper,
@@ -81,16 +82,15 @@ def figure(split: SplitInfo, mode: str = "light") -> dict[str, Any]:
         }
         for row in rows(split)
     ]
-    words = caption(split) if split.rounds else "no round yet"
-    below = {**note(words), "x": 0, "xanchor": "left", "y": 0, "yanchor": "top"}
+    words = caption(split).replace(" · commit", "<br>commit") if split.rounds else "no round yet"
     layout = theme.base_layout(
         "time_split",
         title(split),
         barmode="stack",
         xaxis={"visible": False, "range": [0, split.total_ms or 1]},
         yaxis={"visible": False},
-        annotations=[below],
-        margin={"l": 18, "r": 18, "t": 34, "b": 30},
+        annotations=[under(words, 18)],
+        margin={"l": 18, "r": 18, "t": 34, "b": 48},
     )
     picture = {"data": data if split.rounds else [], "layout": layout}
     return theme.in_mode({**picture, "config": theme.config("time_split")}, mode)

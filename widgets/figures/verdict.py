@@ -1,4 +1,4 @@
-"""The sentence that never flatters: does speculation pay here, which cost is to blame, what to do."""
+"""The sentence that never flatters: does speculation pay, which cost is to blame, what to do."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ class StaticTwin:
     """Mixin before a widget class: ``_repr_mimebundle_`` = the live widget plus a snapshot.
 
     A page with a kernel shows the widget; GitHub, nbconvert and a closed notebook show the
-    snapshot. ``svg_twin`` and ``html_twin`` are functions without arguments; ``name`` makes a short stable
-    ``text/plain`` so that notebook tests have something to compare.
+    snapshot. ``svg_twin`` and ``html_twin`` are functions without arguments; ``name`` makes a
+    short stable ``text/plain`` so that notebook tests have something to compare.
     """
 
     svg_twin: Twin | None = None

@@ -150,8 +150,10 @@ function render({ model, el }) {
 
   function showSpan(span) {
     const box = scroll.getBoundingClientRect(), at = span.getBoundingClientRect();
-    if (at.top < box.top) scroll.scrollTop -= box.top - at.top + 24;
-    else if (at.bottom > box.bottom) scroll.scrollTop += at.bottom - box.bottom + 24;
+    const away = Math.max(box.top - at.top, at.bottom - box.bottom);
+    if (away <= 0) return;
+    if (away > 60) scroll.scrollTop += (at.top + at.bottom - box.top - box.bottom) / 2;
+    else scroll.scrollTop += at.top < box.top ? -away - 24 : away + 24;
   }
 
   function setRoving(i, focus = true) {
