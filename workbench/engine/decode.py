@@ -31,6 +31,7 @@ from workbench.core.sampling import Sampling, draw
 from workbench.core.trace import Round
 from workbench.core.tree import DraftTree, shape_of
 from workbench.engine.record import Draw, record_round
+from workbench.engine.stopwatch import Stopwatch
 from workbench.models.session import Forward, Session
 
 
@@ -65,7 +66,7 @@ def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
     drafting, length = drafter.init(ctx), policy.init()
     end, index = len(prompt) + run.max_new_tokens, 0
     while not run.finish:
-        watch = Stopwatch(run)
+        watch = Stopwatch(run.target, run.draft)
         budget = _bounded(run, policy.budget(length), policy, length, end - len(ctx.tokens))
         if budget is None:
             run.finish = "context"
@@ -92,36 +93,10 @@ def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
         start, root = len(ctx.tokens), ctx.tokens[-1]
         ctx.tokens = [*ctx.tokens, *drawn.outcome.emitted]
         watch.lap("other")
-        yield record_round(run, index, start, root, tree, p, verdict, drawn, budget, watch)
+        yield record_round(
+            run.record_top, index, start, root, tree, p, verdict, drawn, budget, watch
+        )
         index += 1
-
-
-class Stopwatch:
-    """Milliseconds of a round by phase, and how many of them were spent inside forwards."""
-
-    def __init__(self, run: Decoding):
-        self._sessions = [s for s in (run.target, run.draft) if s is not None]
-        self._before = [s.forwards for s in self._sessions]
-        for session in self._sessions:
-            session.timings.clear()
-        self.phases = dict.fromkeys(("draft", "verify", "commit", "other"), 0.0)
-        self._last = time.perf_counter()
-
-    def lap(self, phase: str) -> None:
-        """Add the time since the last lap to ``phase``."""
-        moment = time.perf_counter()
-        self.phases[phase] += (moment - self._last) * 1e3
-        self._last = moment
-
-    @property
-    def forwards(self) -> list[int]:
-        """Forwards of the target and of the draft since the round began."""
-        counts = [s.forwards - b for s, b in zip(self._sessions, self._before, strict=True)]
-        return [*counts, 0][:2]
-
-    def forward_ms(self) -> float:
-        """Milliseconds inside model forwards (waits for the device)."""
-        return sum(session.take_timings_ms() for session in self._sessions)
 
 
 def _prepare(run: Decoding, prompt: list[int]) -> tuple[Context, tuple[str, ...]]:

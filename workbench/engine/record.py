@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from workbench.core.decoding import Budget, Outcome, Verdict
 from workbench.core.trace import Forwards, Limits, Ms, Round, Top
 from workbench.core.tree import DraftTree
-
-if TYPE_CHECKING:
-    from workbench.engine.decode import Decoding, Stopwatch
+from workbench.engine.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ def top_of(laws: torch.Tensor, count: int) -> list[Top]:
 
 
 def record_round(
-    run: Decoding,
+    record_top: int,
     index: int,
     start: int,
     root: int,
@@ -76,6 +73,6 @@ def record_round(
         p_node=p[above, tree.tokens].tolist(),
         q_node=None if tree.probs is None else laws[rows, tree.tokens].tolist(),
         score=None if tree.score is None else tree.score.tolist(),
-        p_top=top_of(p, run.record_top),
-        q_top=top_of(laws, run.record_top),
+        p_top=top_of(p, record_top),
+        q_top=top_of(laws, record_top),
     )

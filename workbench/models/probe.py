@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from workbench.core.errors import ModelError, WorkbenchError
-
-if TYPE_CHECKING:
-    from workbench.models.load import Model
+from workbench.models.model import Model
 
 # A prefix, then a tree in an order that is not depth-first: root, two children, ...
 _PREFIX_TOKENS = 6

@@ -41,7 +41,7 @@ class Session:
     """Scores rows of tokens with one model and remembers the committed ones.
 
     Args:
-        model: a loaded :class:`workbench.models.load.Model`.
+        model: a loaded :class:`workbench.models.model.Model`.
         capacity: tokens to make room for at first; the cache grows by doubling.
     """
 

@@ -1,0 +1,127 @@
+"""A loaded model: its weights, its tokenizer and what the workbench found out about it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from workbench.core.errors import BadInput
+from workbench.models.anatomy import Anatomy
+from workbench.models.session import Session
+from workbench.models.walk import FusedWalk
+
+
+@dataclass(eq=False)
+class Model:
+    """A loaded checkpoint and what the workbench found out about it.
+
+    ``mode`` is the pass in use ("fused", "walk" or "stock"); ``reason`` says why a faster one,
+    spans or trees are not available. Sessions of one model share its weights; ``lock`` serialises
+    them.
+    """
+
+    name: str
+    network: torch.nn.Module = field(repr=False)
+    tokenizer: object = field(repr=False)
+    anatomy: Anatomy | None = field(default=None, repr=False)
+    mode: str = "stock"
+    reason: str = ""
+    trees: bool = True
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    @property
+    def spans(self) -> bool:
+        """Whether single layers can be left out or tapped."""
+        return self.mode != "stock"
+
+    @property
+    def torch_device(self) -> torch.device:
+        return self.network.device
+
+    @property
+    def device(self) -> str:
+        return str(self.network.device)
+
+    @property
+    def dtype(self) -> str:
+        return str(self.network.dtype).removeprefix("torch.")
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of parameters, tied ones once."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits (may exceed the tokenizer's vocabulary by padding)."""
+        return self.network.get_output_embeddings().weight.shape[0]
+
+    @property
+    def layer_count(self) -> int:
+        config = self.network.config.get_text_config()
+        return config.num_hidden_layers
+
+    @cached_property
+    def _context(self) -> tuple[int, str]:
+        config = self.network.config.get_text_config()
+        longest = getattr(config, "max_position_embeddings", None) or 1 << 20
+        window = getattr(config, "sliding_window", None)
+        kinds = getattr(config, "layer_types", None) or ()
+        slides = "sliding_attention" in kinds if kinds else bool(window)
+        if slides and window and window < longest:
+            return window, "a sliding window cannot be rolled back once it is exceeded"
+        return longest, "the positions it was built for"
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that fit, prompt and drafts included."""
+        return self._context[0]
+
+    @property
+    def context_reason(self) -> str:
+        return self._context[1]
+
+    @cached_property
+    def eos_ids(self) -> frozenset[int]:
+        """Every token id that ends a text."""
+        generation = getattr(self.network, "generation_config", None)
+        ids = getattr(generation, "eos_token_id", None)
+        if ids is None:
+            ids = self.network.config.eos_token_id
+        return frozenset([ids] if isinstance(ids, int) else ids or ())
+
+    @cached_property
+    def fused(self) -> FusedWalk:
+        return FusedWalk(self.anatomy, self.context_tokens)
+
+    def session(self) -> Session:
+        """A fresh session; the weights are shared, the cache is its own."""
+        return Session(self)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a prompt.
+
+        Raises:
+            BadInput: a prompt that gives no token, or is longer than the context.
+        """
+        ids = self.tokenizer(text, verbose=False)["input_ids"] if text else []
+        if not ids:
+            raise BadInput(f"prompt={text!r} is empty; write at least one character")
+        if len(ids) >= self.context_tokens:
+            raise BadInput(
+                f"prompt has {len(ids)} tokens, more than the {self.context_tokens} that"
+                f" {self.name} can hold ({self.context_reason}); shorten it"
+            )
+        return list(ids)
+
+    def decode(self, ids) -> str:
+        return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+
+    def piece(self, token: int) -> str:
+        """Text of one token id (``<id>`` beyond the tokenizer's vocabulary)."""
+        if token >= len(self.tokenizer):
+            return f"<{token}>"
+        return self.decode([token])
