@@ -116,7 +116,7 @@ def figure(levels: MapInfo, mode: str = "light") -> dict[str, Any]:
     layout = theme.base_layout(
         "acceptance_map",
         TITLE,
-        xaxis={"range": [0.5, max(levels.rounds, 1) + 0.5], "visible": False},
+        xaxis={"range": [0.5, max(levels.rounds, 12) + 0.5], "visible": False},
         yaxis={
             "range": [depth + 0.5, 0.5],
             "dtick": 1 if depth <= 8 else 4,

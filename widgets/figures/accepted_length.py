@@ -68,6 +68,7 @@ def figure(lengths: LengthInfo, mode: str = "light") -> dict[str, Any]:
         title(lengths),
         xaxis={"dtick": 1 if len(lengths.counts) <= 10 else 2},
         yaxis={"visible": False, "range": [0, most * 1.22]},
+        margin={"l": 18, "r": 18, "t": 34, "b": 26},
     )
     if not lengths.rounds:
         layout["annotations"] = [note("no round yet")]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any, NamedTuple
 
 from widgets import theme
 from widgets.figures import svg as draw
+from widgets.figures.notes import literal
 from widgets.figures.place import Place, node_at, round_at
 from widgets.figures.tidy import tidy
 from workbench.core.trace import Round, Trace
@@ -89,7 +89,7 @@ def _weight(round_: Round, node: int) -> float:
 def sentence(tree: TreeInfo) -> str:
     """How the round ended, in words."""
     if tree.round < 0:
-        return "no round yet"
+        return ""
     end = f"“{tree.end_label}” ({tree.end_fate})" if tree.end_label else "the end of the text"
     if not tree.nodes:
         return f"nothing drafted: {end}"
@@ -136,7 +136,7 @@ def figure(tree: TreeInfo, mode: str = "light") -> dict[str, Any]:
     title = "Draft tree" if tree.round < 0 else f"Draft tree of round {tree.round + 1}"
     layout = theme.base_layout(
         "draft_tree",
-        escape(f"{title} · {sentence(tree)}"),
+        literal(f"{title} · {sentence(tree) or 'no round yet'}"),
         xaxis={"visible": False, "range": [-0.5, max(1, tree.depth) + 0.5]},
         yaxis=reversed_y,
     )
@@ -191,7 +191,7 @@ def _labels(tree: TreeInfo) -> list[dict[str, Any]]:
             "mode": "markers+text",
             "x": [0.0, *(node.x for node in tree.nodes)],
             "y": [tree.root_y, *(node.y for node in tree.nodes)],
-            "text": [escape(tree.root_label), *(_label(node) for node in tree.nodes)],
+            "text": [literal(tree.root_label), *(_label(node) for node in tree.nodes)],
             "textfont": {"family": theme.MONO, "size": 11, "color": light.text},
             "customdata": [
                 [tree.round, -1],
@@ -217,7 +217,7 @@ def _labels(tree: TreeInfo) -> list[dict[str, Any]]:
 
 def _label(node: TreeNode) -> str:
     """Rejected pieces are struck, so that the fate survives greyscale."""
-    label = escape(node.label)
+    label = literal(node.label)
     return f"<s>{label}</s>" if node.fate == "rejected" else label
 
 
@@ -225,7 +225,7 @@ def tooltip(node: TreeNode) -> str:
     """Fate, depth and the numbers of a node."""
     drawn = "chosen" if node.q is None else f"q {theme.chance(node.q)}"
     return (
-        f"{escape(node.label)} · {node.fate} · depth {node.x:.0f}<br>"
+        f"{literal(node.label)} · {node.fate} · depth {node.x:.0f}<br>"
         f"p {theme.chance(node.p)} · {drawn} · accept {theme.chance(node.accept)}"
     )
 
@@ -236,7 +236,7 @@ def svg(tree: TreeInfo, width: float = 700.0) -> str:
     level = max(64.0, min(118.0, (width - 44) / (tree.depth + 0.62)))
     lane, box = (30.0 if tree.lanes <= 14 else 20.0), max(46.0, level * 0.62)
     width = max(width, 44 + tree.depth * level + box)
-    lines = draw.text(18, 40, sentence(tree), "muted", font_size=12)
+    lines = draw.text(18, 40, sentence(tree) or "no round yet", "muted", font_size=12)
     body = [draw.heading(title), lines]
     top = 68.0
     if tree.round >= 0:
@@ -249,7 +249,9 @@ def svg(tree: TreeInfo, width: float = 700.0) -> str:
         for node in tree.nodes:
             on = node.node == tree.selected
             body.append(_box(places[node.node], box, lane, node.label, node.fate, on))
-    return draw.document(width, top + tree.lanes * lane - 4, body, f"{title}: {sentence(tree)}")
+    return draw.document(
+        width, top + tree.lanes * lane - 4, body, f"{title}: {sentence(tree) or 'no round yet'}"
+    )
 
 
 def _curve(above: tuple[float, float], at: tuple[float, float], box: float, node: TreeNode) -> str:
@@ -279,10 +281,13 @@ def _box(
     high, size = min(23.0, lane - 4), 12.0 if lane > 24 else 10.0
     words = draw.shorten(label, int((wide - 8) / (size * draw.CHAR)))
     frame = {"stroke_width": 2.6} if chosen else {"stroke_width": 1.2, "stroke_dasharray": dash}
-    struck = "line-through" if fate == "rejected" else None
-    return draw.rect(
+    box = draw.rect(
         at[0], at[1] - high / 2, wide, high, fill, "select" if chosen else border, rx=6, **frame
-    ) + draw.text(
+    )
+    name = draw.text(
         at[0] + wide / 2, at[1] + size * 0.35, words, ink, mono=True, text_anchor="middle",
-        font_size=size, text_decoration=struck,
+        font_size=size,
     )  # fmt: skip
+    if fate == "rejected":
+        name += draw.line(at[0] + 5, at[1], at[0] + wide - 5, at[1], "corrected", 1.2)
+    return box + name

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any, NamedTuple
 
 from widgets import theme
 from widgets.figures import svg as draw
-from widgets.figures.notes import caption
+from widgets.figures.notes import caption, literal
 from widgets.figures.place import Place, node_at, round_at
 from workbench.core.trace import Round, Trace
 
@@ -106,6 +105,8 @@ def _bars(
     ]
     rest_p = max(0.0, 1 - sum(bar.p or 0.0 for bar in bars))
     rest_q = None if q is None else max(0.0, 1 - sum(bar.q or 0.0 for bar in bars))
+    if rest_p < 0.0005 and (rest_q or 0.0) < 0.0005:
+        return tuple(bars)
     return (*bars, Bar("other", rest_p, rest_q, False))
 
 
@@ -125,6 +126,8 @@ def title(law: LawInfo) -> str:
 
 def legend(law: LawInfo) -> str:
     """The line under the bars."""
+    if not law.bars:
+        return "no round yet" if law.round < 0 else "no law was recorded here"
     if law.overlap is None:
         return "p target"
     q = "q chosen, all on one token" if law.chosen else "q draft"
@@ -144,7 +147,7 @@ def figure(law: LawInfo, mode: str = "light") -> dict[str, Any]:
     places = list(range(len(law.bars)))
     layout = theme.base_layout(
         "node_law",
-        escape(title(law)),
+        literal(title(law)),
         barmode="overlay",
         bargap=0.36,
         xaxis={"visible": False, "range": [0, _most(law) * 1.5]},
@@ -155,7 +158,7 @@ def figure(law: LawInfo, mode: str = "light") -> dict[str, Any]:
             "ticklabelstandoff": 6,
             "range": [len(law.bars) - 0.4, -0.6],
         },
-        annotations=[caption(legend(law) if law.bars else "no law was recorded here", LEFT)],
+        annotations=[caption(legend(law), LEFT)],
         margin={"l": LEFT, "r": 18, "t": 38, "b": 32},
     )
     picture = {"data": _traces(law, places) if law.bars else [], "layout": layout}
@@ -169,7 +172,7 @@ def _most(law: LawInfo) -> float:
 
 
 def _tick(bar: Bar) -> str:
-    label = escape(draw.shorten(bar.label, 10))
+    label = literal(draw.shorten(bar.label, 10))
     return f"<b>{label}</b>" if bar.is_node else label
 
 
@@ -178,18 +181,18 @@ def _traces(law: LawInfo, places: list[int]) -> list[dict[str, Any]]:
     common = {"type": "bar", "orientation": "h", "y": places, "hoverinfo": "skip"}
     dotted = {"shape": ".", "size": 4, "solidity": 0.45, "fillmode": "overlay"}
     has_q = law.overlap is not None
-    p_bars: dict[str, Any] = {"color": light.accent}
+    solid = [b.overlap if has_q else b.longest for b in law.bars]
     traces = [
-        {**common, "name": "overlap", "x": [b.overlap if has_q else b.longest for b in law.bars],
-         "marker": p_bars, "width": 0.44},
-        {**common, "name": "residual", "base": [b.overlap if has_q else b.longest for b in law.bars],
-         "x": [b.residual if has_q else 0.0 for b in law.bars], "width": 0.44,
+        {**common, "name": "overlap", "x": solid,
+         "marker": {"color": light.accent}, "width": 0.44},
+        {**common, "name": "residual", "base": solid,
+         "x": [(b.residual or None) if has_q else None for b in law.bars], "width": 0.44,
          "marker": {"color": light.bonus_fill, "line": {"color": light.accent, "width": 1},
                     "pattern": {**dotted, "fgcolor": light.accent}}},
     ]  # fmt: skip
     if has_q:
         traces.append(
-            {**common, "name": "q", "x": [b.q for b in law.bars], "width": 0.74,
+            {**common, "name": "q", "x": [b.q or None for b in law.bars], "width": 0.74,
              "marker": {"color": "rgba(0,0,0,0)", "line": {"color": light.corrected, "width": 1.5}}}
         )  # fmt: skip
     ends = [b.longest for b in law.bars]
@@ -243,6 +246,5 @@ def svg(law: LawInfo, width: float = 320.0) -> str:
             )
         )
     bottom = top + max(1, len(law.bars)) * high
-    words = legend(law) if law.bars else "no law was recorded here"
-    body.append(draw.text(18, bottom + 14, words, "muted", font_size=11.5))
+    body.append(draw.text(18, bottom + 14, legend(law), "muted", font_size=11.5))
     return draw.document(width, bottom + 26, body, title(law))

@@ -7,6 +7,11 @@ from typing import Any
 from widgets import theme
 
 
+def literal(text: str) -> str:
+    """Text that plotly shows as it is, not as its own little markup."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
 def note(words: str) -> dict[str, Any]:
     """A line in the middle of an empty figure."""
     return {

@@ -82,17 +82,17 @@ def figure(speed: SpeedInfo, mode: str = "light") -> dict[str, Any]:
     """Two bars in tokens/s; the dashed line is plain speed, where speculation breaks even."""
     light = theme.LIGHT
     plain = speed.plain_tokens_per_s
-    names, values, colours, errors = ["this run"], [speed.tokens_per_s], [light.accent], [0.0]
+    names, values, colours, errors = ["this run"], [speed.tokens_per_s], [light.accent], [None]
     if plain is not None:
         names, values = ["plain", *names], [plain, *values]
-        colours, errors = [light.neutral, *colours], [max(0.0, speed.plain_high - plain), 0.0]
+        colours, errors = [light.neutral, *colours], [max(0.0, speed.plain_high - plain), None]
     bars = {
         "type": "bar",
         "orientation": "h",
         "x": values,
         "y": names,
-        "width": 0.42,
-        "text": [f"{theme.rate(value)} tokens/s" for value in values],
+        "width": 0.42 if plain is not None else 0.24,
+        "text": [f"  {theme.rate(value)} tokens/s" for value in values],
         "textposition": "outside",
         "cliponaxis": False,
         "textfont": {"size": 11, "color": light.text},
@@ -102,7 +102,7 @@ def figure(speed: SpeedInfo, mode: str = "light") -> dict[str, Any]:
             "type": "data",
             "symmetric": False,
             "array": errors,
-            "arrayminus": [0.0] if plain is None else [max(0.0, plain - speed.plain_low), 0.0],
+            "arrayminus": [None] if plain is None else [max(0.0, plain - speed.plain_low), None],
             "color": light.text,
             "thickness": 1,
             "width": 3,
@@ -116,8 +116,12 @@ def figure(speed: SpeedInfo, mode: str = "light") -> dict[str, Any]:
         xaxis={"visible": False, "range": [0, max(values) * 1.5 or 1]},
         yaxis={"visible": started, "ticklabelstandoff": 4},
         shapes=_line(speed),
-        annotations=[caption(break_even(speed), 70) if started else note("no round yet")],
-        margin={"l": 70, "r": 18, "t": 34, "b": 32},
+        annotations=[
+            caption(break_even(speed).replace(", this", "<br>this"), 70)
+            if started
+            else note("no round yet")
+        ],
+        margin={"l": 70, "r": 18, "t": 30, "b": 44},
     )
     picture = {"data": [bars] if started else [], "layout": layout}
     return theme.in_mode({**picture, "config": theme.config("speed")}, mode)

@@ -30,7 +30,8 @@ const TREE_CSS = `
 .dw-draft_tree .node.accepted rect { fill: var(--dw-accepted-fill); stroke: var(--dw-accepted); }
 .dw-draft_tree .node.rejected rect { fill: var(--dw-corrected-fill); stroke: var(--dw-corrected); }
 .dw-draft_tree .node:is(.accepted, .rejected, .root) text { fill: var(--dw-text); }
-.dw-draft_tree .node.rejected text { text-decoration: line-through; }
+.dw-draft_tree .strike { stroke: var(--dw-corrected); stroke-width: 1.2; pointer-events: none; }
+.dw-draft_tree .hint { padding: 6px 22px; color: var(--dw-muted); }
 .dw-draft_tree .node.untested rect { stroke-dasharray: 3 2.4; }
 .dw-draft_tree .node:hover rect { stroke: var(--dw-text); }
 .dw-draft_tree .node.chosen rect { stroke: var(--dw-select); stroke-width: 2.6; stroke-dasharray: none; }
@@ -141,7 +142,8 @@ function render({ model, el }) {
       svg.append(drawNode(size, origin, { label: data.root.label, fate: "root", x: 0 }, -1));
       nodes.forEach((node, i) => svg.append(drawNode(size, spots[i], node, i)));
     }
-    stage.replaceChildren(svg);
+    if (state.round >= 0) stage.replaceChildren(svg);
+    else stage.replaceChildren(dwElement("div", { class: "hint" }, "The tree of each round appears here."));
     choose(state.node, had);
   }
 
@@ -157,6 +159,9 @@ function render({ model, el }) {
       svgElement("text", { x: at.x + size.node.w / 2, y: at.y, "font-size": size.type },
         shorten(node.label, size.node.w, size.type)),
     );
+    if (node.fate === "rejected") {
+      group.append(svgElement("line", { class: "strike", x1: at.x + 5, x2: at.x + size.node.w - 5, y1: at.y, y2: at.y }));
+    }
     state.groups[i + 1] = group;
     return group;
   }
