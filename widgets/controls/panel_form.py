@@ -11,18 +11,34 @@ import panel as pn
 from widgets.controls.form import Field, option_labels
 
 Change = Callable[[str, Any], None]
+LABEL_PX, READOUT_PX, ROW_PX = 88, 36, 27
 ROW_CSS = """
-:host { --panel-primary-color: var(--dw-accent, #0072b2); }
-.bk-input { height: 28px; padding: 2px 8px; font-size: 13px; border-radius: 6px;
-  background-color: var(--dw-paper, #fff); color: var(--dw-text, #1b2430);
-  border: 1px solid var(--dw-rule, #e3e7ec); }
-select.bk-input { padding-right: 24px; }
-.bk-input-group > .bk-input, .bk-input-group { min-width: 0; }
-.noUi-connect { background-color: var(--dw-accent, #0072b2) !important; }
-.noUi-target { background: var(--dw-rule, #e3e7ec); }
-.noUi-handle { background: var(--dw-paper, #fff); border: 2px solid var(--dw-accent, #0072b2); }
-.noUi-handle:focus-visible { outline: 2px solid var(--dw-accent, #0072b2); outline-offset: 2px; }
+:host { --panel-primary-color: var(--dw-accent); font-family: var(--dw-sans); font-size: 13px; }
+.bk-input { height: 27px; min-height: 27px; padding: 2px 8px; border-radius: 6px;
+  font: 13px/1.4 var(--dw-sans); background-color: var(--dw-paper); color: var(--dw-text);
+  border: 1px solid var(--dw-edge); box-shadow: none; }
+.bk-input:focus { border-color: var(--dw-accent); outline: 1px solid var(--dw-accent); }
+select.bk-input { padding-right: 24px; text-overflow: ellipsis; }
+select.bk-input option { background-color: var(--dw-paper); color: var(--dw-text); }
+.bk-input-group, .bk-input-group > .bk-input { min-width: 0; }
+.bk-spin-btn { border-color: transparent; background: none; }
+.noUi-target { background: var(--dw-edge); border: 0; box-shadow: none; height: 4px;
+  margin: 11px 7px; }
+.noUi-connects { border-radius: 2px; }
+.noUi-connect { background-color: var(--dw-accent) !important; }
+.noUi-horizontal .noUi-handle { background: var(--dw-paper); border: 2px solid var(--dw-accent);
+  border-radius: 50%; width: 14px; height: 14px; top: -5px; right: -7px; box-shadow: none;
+  cursor: grab; }
+.noUi-handle::before, .noUi-handle::after { display: none; }
+.noUi-handle:focus-visible { outline: 2px solid var(--dw-accent); outline-offset: 2px; }
 """
+LABEL_CSS = """
+:host { font: 13px/1.4 var(--dw-sans); color: var(--dw-text); }
+.dw-label { color: var(--dw-muted); white-space: nowrap; overflow: hidden; display: block;
+  text-overflow: ellipsis; }
+.dw-readout { font-variant-numeric: tabular-nums; display: block; text-align: right; }
+"""
+LABEL_LOOK: dict[str, Any] = {"margin": 0, "align": "center", "stylesheets": [LABEL_CSS]}
 
 
 def label_html(field: Field) -> str:
@@ -36,13 +52,13 @@ class Row:
     def __init__(self, field: Field, value: Any, changed: Change, titles: Mapping | None = None):
         self.field, self._titles = field, dict(titles or {})
         self.control = self._make(value)
-        self.readout = pn.pane.HTML(width=40, margin=0, styles={"text-align": "right"})
+        self.readout = pn.pane.HTML(width=READOUT_PX, **LABEL_LOOK)
         self._say(value)
         self.control.param.watch(lambda event: self._moved(event.new, changed), "value")
-        label = pn.pane.HTML(label_html(field), width=84, margin=0, align="center")
+        label = pn.pane.HTML(label_html(field), width=LABEL_PX, **LABEL_LOOK)
         shown = [label, self.control] + ([self.readout] if field.control == "slider" else [])
         self.widget = pn.Row(
-            *shown, height=30, margin=0, sizing_mode="stretch_width", styles={"gap": "6px"}
+            *shown, height=ROW_PX, margin=0, sizing_mode="stretch_width", styles={"gap": "6px"}
         )
 
     def put(self, value: Any) -> None:

@@ -11,7 +11,8 @@ from html import escape
 from widgets import theme
 
 TEXT_CSS = """
-.dw-title { font-weight: 650; font-size: 12px; color: var(--dw-muted); margin: 0; }
+:host { font-family: var(--dw-sans); font-size: 13px; color: var(--dw-text); }
+.dw-title { font-weight: 700; font-size: 11px; color: var(--dw-muted); margin: 0; }
 .dw-title b { color: var(--dw-text); font-weight: 650; }
 .dw-name { font-weight: 700; font-size: 17px; color: var(--dw-text); }
 .dw-muted { color: var(--dw-muted); }
@@ -29,9 +30,9 @@ TEXT_CSS = """
 .dw-table td { padding: 2px 0; border: 0; text-align: left; background: none; }
 .dw-table td:first-child { color: var(--dw-muted); }
 .dw-table td:last-child { text-align: right; font-variant-numeric: tabular-nums; }
-.dw-why { font-size: 12.5px; line-height: 1.4; color: var(--dw-text); margin: 6px 0 0; }
-.dw-why summary { color: var(--dw-accent); cursor: pointer; }
-.dw-progress { display: flex; align-items: center; gap: 12px; font-size: 13px;
+.dw-why { font-size: 12.5px; line-height: 1.4; color: var(--dw-text); margin: 0 0 6px; }
+.dw-facts { padding: 4px 18px 8px; }
+.dw-progress { display: flex; align-items: center; justify-content: flex-end; gap: 12px; font-size: 13px;
   color: var(--dw-muted); font-variant-numeric: tabular-nums; white-space: nowrap; }
 .dw-track { width: 150px; height: 5px; border-radius: 3px; background: var(--dw-rule);
   overflow: hidden; flex: none; }
@@ -40,44 +41,50 @@ TEXT_CSS = """
 @keyframes dw-slide { from { margin-left: 0 } to { margin-left: 60% } }
 @media (prefers-reduced-motion: reduce) { .dw-fill.dw-open { animation: none; width: 100%;
   opacity: .5; } }
-.dw-dials { display: flex; gap: 22px; align-items: flex-end; }
+.dw-dials { display: flex; gap: 20px; margin-top: 4px; align-items: flex-end; }
 .dw-split { display: flex; height: 10px; gap: 2px; margin: 8px 0 4px; }
 .dw-split i { display: block; border-radius: 2px; min-width: 1px; }
 .dw-small { font-size: 12px; line-height: 1.4; color: var(--dw-muted); }
+.dw-verdict { font-size: 12.5px; line-height: 1.45; margin: 0; color: var(--dw-text);
+  padding: 8px 18px; border-top: 1px solid var(--dw-rule); }
 .dw-small abbr { text-decoration: underline dotted; text-underline-offset: 2px; cursor: help; }
 """
 
 GRID_CSS = """
-.dw-lab { container-type: inline-size; box-sizing: border-box; }
+.dw-lab { container-type: inline-size; }
 .dw-lab *, .dw-lab *::before, .dw-lab *::after { box-sizing: border-box; }
 .dw-grid { display: grid; grid-template: 50px minmax(0, 1fr) / 252px minmax(0, 1fr);
   grid-template-areas: "head head" "side main"; height: 100%; width: 100%; overflow: hidden; }
-.dw-head { grid-area: head; display: flex; align-items: center; gap: 12px; padding: 0 18px;
+.dw-grid.dw-bare { grid-template-columns: 0 minmax(0, 1fr); }
+.dw-head { grid-area: head; display: flex; align-items: center; gap: 10px; padding: 0 18px;
   border-bottom: 1px solid var(--dw-rule); overflow: hidden; }
-.dw-side { grid-area: side; padding: 12px 18px; border-right: 1px solid var(--dw-rule);
-  overflow: hidden auto; }
+.dw-side { grid-area: side; padding: 10px 18px; border-right: 1px solid var(--dw-rule);
+  overflow: hidden auto; scrollbar-width: thin; }
 .dw-main { grid-area: main; display: grid; min-width: 0; min-height: 0;
-  grid-template-rows: minmax(120px, 25fr) minmax(250px, 52fr) minmax(148px, 20fr); }
+  grid-template-rows: minmax(120px, 27fr) minmax(250px, 50fr) minmax(164px, 23fr) auto; }
 .dw-band { display: grid; min-width: 0; min-height: 0; border-top: 1px solid var(--dw-rule); }
 .dw-band:first-child { border-top: 0; }
 .dw-middle { grid-template-columns: minmax(0, 1fr) 330px; }
-.dw-bottom { grid-template-columns: minmax(0, 1fr) minmax(0, 250px) 330px; }
-.dw-block { padding: 10px 18px; min-width: 0; min-height: 0; overflow: hidden auto; }
-.dw-block + .dw-block { border-left: 1px solid var(--dw-rule); }
+.dw-bottom { grid-template-columns: minmax(0, 1fr) minmax(0, 236px) 330px; }
+.dw-cell { min-width: 0; min-height: 0; overflow: hidden; position: relative; }
+.dw-cell + .dw-cell { border-left: 1px solid var(--dw-rule); }
+.dw-block { padding: 10px 18px; overflow: hidden auto; scrollbar-width: thin; }
+.dw-node { display: flex; flex-direction: column; overflow: hidden auto; scrollbar-width: thin; }
 @container (max-width: 760px) {
-  .dw-grid { display: block; height: auto; overflow: visible; }
+  .dw-grid { display: flex; flex-direction: column; height: auto; overflow: visible; }
   .dw-head { flex-wrap: wrap; padding: 10px 14px; height: auto; }
   .dw-side { border-right: 0; padding: 12px 14px; overflow: visible; }
-  .dw-main, .dw-band { display: block; }
-  .dw-block { border-top: 1px solid var(--dw-rule); padding: 10px 14px; }
-  .dw-block + .dw-block { border-left: 0; }
+  .dw-main, .dw-band { display: flex; flex-direction: column; }
+  .dw-cell { border-top: 1px solid var(--dw-rule); overflow: visible; }
+  .dw-cell + .dw-cell { border-left: 0; }
+  .dw-block { padding: 10px 14px; }
 }
 """
 
 
 def css() -> str:
     """The whole sheet: theme, frame and text."""
-    return theme.css() + TEXT_CSS + GRID_CSS
+    return f":root {{ --dw-sans: {theme.SANS}; }}" + theme.css() + TEXT_CSS + GRID_CSS
 
 
 def error_html(text: str | None) -> str:

@@ -17,14 +17,15 @@ from widgets.figures import acceptance_map, accepted_length, draft_tree, node_la
 from widgets.labs import frame
 from widgets.labs.decode import settings as lab
 from widgets.labs.decode.lab_view import LabView
-from widgets.labs.decode.numbers import speed_html
-from widgets.labs.decode.selection import ROOT
-from widgets.labs.decode.sentences import node_facts
+from widgets.labs.decode.numbers import speed_html, verdict_html
+from widgets.labs.decode.sentences import NodeFacts, node_facts
 from workbench.core.errors import WorkbenchError
 from workbench.core.trace import Trace
 
 TITLE = "Draft Workbench"
 ERROR_BLOCKS = ("prompt", "drafter", "policy", "verifier", "model", "run", "speed", "trace")
+RUN_BUTTONS = {"start": "▶ Start", "pause": "❚❚ Pause", "step": "❚▶ Step", "stop": "■ Stop"}
+KNOB_BUTTONS = {"undo": "↶ Undo", "redo": "↷ Redo", "reset": "Reset"}
 # view, its field, the block that fills it
 VIEW_FIELDS = (
     ("tree", "round_count", "rounds"),
@@ -108,10 +109,11 @@ class Presenter:
             ),
             (
                 "length",
-                still,
-                lambda: accepted_length.figure(accepted_length.info(_unless(trace, still))),
+                (still, at.round if calm else None),
+                lambda: accepted_length.figure(accepted_length.info(_unless(trace, still), at)),
             ),
             ("speed", (shown, view.state), lambda: speed_html(trace, view.state)),
+            ("verdict", (shown, view.state), lambda: verdict_html(trace, view.state)),
             ("form", (view.form_version, _picked(view)), lambda: view.settings),
         ]
         for block in ERROR_BLOCKS:
@@ -149,30 +151,27 @@ def note_html(text: str) -> str:
     return f'<p class="dw-note">{escape(text)}</p>' if text else ""
 
 
-def node_title(trace: Trace, view: LabView) -> str:
-    """Title of the detail block: what is selected and its fate, in words and colour."""
-    facts = node_facts(trace, view.selection)
-    role = {"accepted": "accepted", "bonus": "bonus"}.get(facts.fate, "corrected")
-    if facts.fate in ("root", "untested"):
-        role = "muted"
-    fate = f'<span style="color:var(--dw-{role})">{facts.fate}</span>'
-    return f'<h3 class="dw-title"><b>{escape(facts.title)}</b> · {fate}</h3>'
+def extra_title(facts: NodeFacts) -> str:
+    """Title of an extra token; a node's title is in the figure of its laws."""
+    if facts.fate not in ("bonus", "corrected"):
+        return ""
+    fate = f'<span style="color:var(--dw-{facts.fate})">{facts.fate}</span>'
+    return f'<h3 class="dw-title">{escape(facts.title)} · {fate}</h3>'
 
 
 def node_html(trace: Trace, view: LabView, laws: Callable[[int, int], dict[str, float]]) -> str:
     """Numbers of the selected node, what other rules would do with it, and why it ended so."""
     facts = node_facts(trace, view.selection)
-    rows = list(facts.numbers)
-    if view.selection.node != ROOT and facts.fate in ("accepted", "rejected", "untested"):
+    rows = facts.numbers
+    if facts.chance is not None:
+        rows = [(f"kept here, by {facts.rule}", theme.chance(facts.chance))]
         try:
             others = laws(view.selection.round, view.selection.node)
         except WorkbenchError:
             others = {}
-        rows += [(f"… by {title}", theme.chance(chance)) for title, chance in others.items()]
-    opened = " open" if facts.fate in ("rejected", "corrected", "bonus") else ""
+        rows += [(t, theme.chance(value)) for t, value in others.items() if t != facts.rule]
     return (
-        node_title(trace, view)
-        + frame.table_html(rows)
-        + f'<details class="dw-why"{opened}><summary>{escape(facts.why_title)}</summary>'
-        + f"{escape(facts.why)}</details>"
+        f'<div class="dw-facts">{extra_title(facts)}'
+        f'<p class="dw-why"><b>{escape(facts.why_title)}</b> {escape(facts.why)}</p>'
+        f"{frame.table_html(rows)}</div>"
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import base64
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import ipywidgets as ipw
@@ -13,23 +13,20 @@ from widgets.labs import frame
 from widgets.labs.coalesce import Coalescer
 from widgets.labs.decode import exports
 from widgets.labs.decode import settings as lab
-from widgets.labs.decode.blocks import ERROR_BLOCKS, VIEW_FIELDS, Presenter
+from widgets.labs.decode.blocks import (
+    ERROR_BLOCKS,
+    KNOB_BUTTONS,
+    RUN_BUTTONS,
+    VIEW_FIELDS,
+    Presenter,
+)
 from widgets.labs.decode.controller import DecodeController
 from widgets.labs.decode.engine import held_out_prompts
-from widgets.labs.decode.recorded import recorded_trace
-from widgets.labs.decode.twin import twin_html
 from widgets.views.jupyter import DraftTreeView, PlotView, TokenStreamView, plotly_lib
 from widgets.views.outbox import drain
-from workbench.core.trace import Trace
 
-RUN_BUTTONS = {"start": "▶ Start", "pause": "❚❚ Pause", "step": "❚▶ Step", "stop": "■ Stop"}
-KNOB_BUTTONS = {"undo": "↶ Undo", "redo": "↷ Redo", "reset": "Reset"}
-STREAM_PX, TREE_PX, LAW_PX, CHART_PX = 184, 352, 190, 150
+STREAM_PX, TREE_PX, LAW_PX, CHART_PX = 184, 360, 176, 150
 FIGURES = {"law": LAW_PX, "map": CHART_PX, "length": CHART_PX}
-
-
-def html(text: str = "") -> ipw.HTML:
-    return ipw.HTML(text, layout=ipw.Layout(margin="0"))
 
 
 def box(children: list, *classes: str, row: bool = False) -> ipw.Box:
@@ -40,98 +37,178 @@ def box(children: list, *classes: str, row: bool = False) -> ipw.Box:
     return made
 
 
-class DecodeLab:
-    """Watch one speculative run live: settings on the left, the run in the middle, why on the right.
+def html(text: str = "") -> ipw.HTML:
+    return ipw.HTML(text, layout=ipw.Layout(margin="0"))
+
+
+class JupyterView:
+    """The widgets of one lab.
 
     Args:
-        model: the target: a name (``zoo:target``, a folder, a hub id) or a loaded model.
-        draft: the draft model, likewise; used by drafters that need one.
-        prompt: text to continue; without one the lab opens on a recorded run.
-        settings: any setting by name, e.g. ``drafter="token_recycling"``, ``temperature=0.8``.
-
-    Raises:
-        UnknownMethod, BadKnob, BadInput: with the parameter, the value and the fix.
-
-    Example:
-        >>> DecodeLab("zoo:target", prompt="def add(a, b):")  # doctest: +SKIP
+        controller: the lab.
+        controls: False leaves out the left column and the run buttons (a viewer of saved runs).
     """
 
-    def __init__(
-        self, model: Any = "zoo:target", draft: Any = None, prompt: str | None = None, **settings: Any
-    ):
-        trace = settings.pop("trace", None)
-        if trace is None and prompt is None:
-            trace = recorded_trace()
-        self.controller = DecodeController(model, draft, prompt, trace=trace, **settings)
-        self._controls = True
-        self._widget: ipw.Widget | None = None
+    def __init__(self, controller: DecodeController, controls: bool = True):
+        self.controller = controller
+        self._presenter = Presenter(controller.laws)
+        self._seen = {"stream": 0, "tree": 0, "map": 0}
+        self.html = {n: html() for n in ("head", "progress", "notice", "node", "speed")}
+        self.errors = {name: html() for name in ERROR_BLOCKS}
+        self.stream = TokenStreamView(box_px=STREAM_PX)
+        self.tree = DraftTreeView(box_px=TREE_PX)
+        self.figures = {name: PlotView(box_px=px) for name, px in FIGURES.items()}
+        self.buttons = {
+            verb: self._button(verb, label) for verb, label in (RUN_BUTTONS | KNOB_BUTTONS).items()
+        }
+        self._make_side()
+        self._listen()
+        self.widget = self._frame(controls)
+        self.flush()
+        self._writer = Coalescer(self.flush)
+        controller.listen(self._writer.mark)
 
-    @classmethod
-    def open(cls, source: Trace | str | Path) -> DecodeLab:
-        """A lab on a saved trace; no model is loaded before Start is pressed.
+    # ---- parts ---------------------------------------------------------------------------------
 
-        Raises:
-            TraceError: a file that is no trace.
-        """
-        trace = source if isinstance(source, Trace) else Trace.load(source)
-        made = cls(trace.model, trace=trace)
-        made._warm = False
-        return made
+    def _button(self, verb: str, label: str) -> ipw.Button:
+        button = ipw.Button(description=label, layout=ipw.Layout(width="auto", margin="0"))
+        button.add_class("dw-button")
+        if verb == "start":
+            button.add_class("dw-primary")
+        button.on_click(lambda _: getattr(self.controller, verb)())
+        return button
 
-    _warm = True
+    def _make_side(self) -> None:
+        settings, form = self.controller.view().settings, lab.all_fields()
+        wide = ipw.Layout(width="auto", margin="0")
+        area = ipw.Layout(width="auto", height="76px", margin="0")
+        self.prompt = ipw.Textarea(value=settings["prompt"], continuous_update=True, layout=area)
+        prompts = {"held-out prompts …": "", **held_out_prompts()}
+        self.picker = ipw.Dropdown(options=list(prompts.items()), value="", layout=wide)
+        self.count = Row(form["max_new_tokens"], settings["max_new_tokens"], self._changed)
+        self.pickers, self.forms = {}, {}
+        for section in lab.sections(settings):
+            row = Row(section.picker, settings[section.name], self._changed, section.titles)
+            self.pickers[section.name], self.forms[section.name] = row, Form(self._changed)
+        self.kind = ipw.Dropdown(options=list(exports.KINDS), layout=ipw.Layout(flex="1", margin="0"))
+        self.save = ipw.Button(description="Save", layout=ipw.Layout(width="auto", margin="0"))
+        self.save.add_class("dw-button")
+        self.link = html()
+        self.upload = ipw.FileUpload(accept=".json", description="Open a saved trace", layout=wide)
+        self.upload.add_class("dw-button")
 
-    # ---- use from Python -----------------------------------------------------------------------
+    def _listen(self) -> None:
+        self.prompt.observe(lambda c: self._changed("prompt", c["new"]), names="value")
+        self.picker.observe(self._picked, names="value")
+        self.upload.observe(self._opened, names="value")
+        self.save.on_click(lambda _: self._export())
+        for name in self._seen:
+            view = {"stream": self.stream, "tree": self.tree, "map": self.figures["map"]}[name]
+            view.observe(lambda c, name=name: self._clicked(name, c["new"]), names="outbox")
 
-    def start(self) -> DecodeLab:
-        """Press Start; returns at once."""
-        self.controller.start()
-        return self
+    def _side(self) -> ipw.Box:
+        """The left column: prompt, methods and their knobs, files."""
+        rows: list[Any] = [title("Prompt"), self.prompt, self.picker, self.count.widget]
+        rows.append(self.errors["prompt"])
+        for section in lab.sections(self.controller.view().settings):
+            rows += [
+                title(section.title),
+                self.pickers[section.name].control,
+                self.forms[section.name].widget,
+                self.errors[section.name],
+            ]
+        rows += [
+            self.html["notice"],
+            box([self.buttons[name] for name in KNOB_BUTTONS], "dw-line", row=True),
+            box([self.kind, self.save], "dw-line", row=True),
+            self.link,
+            self.upload,
+            self.errors["trace"],
+        ]
+        return box(rows, "dw-side")
 
-    def stop(self) -> DecodeLab:
-        self.controller.stop()
-        return self
+    def _frame(self, controls: bool) -> ipw.Box:
+        run = [self.buttons[name] for name in RUN_BUTTONS] if controls else []
+        head = box([self.html["head"], *run, self.html["progress"]], "dw-head", row=True)
+        trouble = [self.errors["model"], self.errors["run"]]
+        stream = box([*trouble, self.stream], "dw-cell")
+        node = box([self.html["node"], self.figures["law"]], "dw-cell", "dw-node")
+        middle = box([box([self.tree], "dw-cell"), node], "dw-band", "dw-middle")
+        speed = box([self.html["speed"], self.errors["speed"]], "dw-cell", "dw-block")
+        charts = [box([self.figures[name]], "dw-cell") for name in ("map", "length")]
+        bottom = box([*charts, speed], "dw-band", "dw-bottom")
+        main = box([box([stream], "dw-band"), middle, bottom], "dw-main")
+        side = [self._side()] if controls else []
+        grid = box([head, *side, main], "dw-grid", *([] if controls else ["dw-bare"]))
+        sheet = ipw.HTML(f"<style>{frame.css()}</style>", layout=ipw.Layout(display="none"))
+        return box([sheet, plotly_lib(), grid], "dw", "dw-lab", "dw-in-jupyter")
 
-    def wait(self, timeout_s: float = 120.0) -> DecodeLab:
-        """Until the run and the plain baseline are done.
+    # ---- from the browser ----------------------------------------------------------------------
 
-        Raises:
-            TimeoutError: after ``timeout_s`` seconds.
-        """
-        if not self.controller.wait(timeout_s):
-            raise TimeoutError(f"timeout_s={timeout_s}: the run is still going; wait longer or stop")
-        return self
+    def _changed(self, key: str, value: Any) -> None:
+        self.controller.change(key, value, from_form=True)
 
-    def set(self, key: str, value: Any) -> bool:
-        """Change a setting as the form would; False (and a message in the lab) if it is refused."""
-        return self.controller.change(key, value)
+    def _picked(self, change: dict) -> None:
+        if change["new"]:
+            self.controller.change("prompt", change["new"])
 
-    @property
-    def trace(self) -> Trace | None:
-        """The run that is shown."""
-        return self.controller.trace
+    def _opened(self, change: dict) -> None:
+        for file in change["new"]:
+            self.controller.open(bytes(file["content"]), file["name"])
+
+    def _export(self) -> None:
+        kind = exports.KINDS[self.kind.value]
+        try:
+            data = base64.b64encode(kind.make(self.controller.view())).decode()
+        except Exception as error:  # a missing optional package, nothing to export yet
+            self.link.value = frame.error_html(f"{self.kind.value}: {error}")
+            return
+        self.link.value = (
+            f'<a class="dw-link" download="{escape(kind.filename, True)}"'
+            f' href="data:{kind.mime};base64,{data}">↓ {escape(kind.filename)}</a>'
+        )
+
+    def _clicked(self, view: str, outbox: list) -> None:
+        events, self._seen[view] = drain(outbox, self._seen[view])
+        for event in events:
+            self.controller.handle(event)
+
+    # ---- to the browser ------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Draw what changed."""
+        changes = self._presenter.changes(self.controller.view())
+        for name, pane in self.html.items():
+            if name in changes:
+                pane.value = changes[name]
+        for name, pane in self.errors.items():
+            if f"error {name}" in changes:
+                pane.value = changes[f"error {name}"]
+        for name, plot in self.figures.items():
+            if name in changes:
+                plot.fig = changes[name]
+        for pane, field, block in VIEW_FIELDS:
+            if block in changes:
+                setattr(getattr(self, pane), field, changes[block])
+        if "verbs" in changes:
+            for verb, button in self.buttons.items():
+                button.disabled = verb != "reset" and verb not in changes["verbs"]
+        if "form" in changes:
+            self._fill(changes["form"])
+
+    def _fill(self, settings: Any) -> None:
+        if self.prompt.value != settings["prompt"]:
+            self.prompt.value = settings["prompt"]
+        self.count.put(settings["max_new_tokens"])
+        for section in lab.sections(settings):
+            self.pickers[section.name].put(settings[section.name])
+            self.forms[section.name].show(section.fields, settings)
 
     def close(self) -> None:
-        self.controller.close()
-        if self._widget is not None:
-            self._writer.close()
-            self._widget.close_all() if False else self._widget.close()
+        """Stop the writer and take the widgets off the page."""
+        self._writer.close()
+        self.widget.close()
 
-    # ---- display -------------------------------------------------------------------------------
 
-    def __repr__(self) -> str:
-        return f"DecodeLab({self.controller.model_name!r})"
-
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        live = self.widget._repr_mimebundle_(**options)
-        bundle, metadata = live if isinstance(live, tuple) else (live, {})
-        twin = {"text/plain": repr(self), "text/html": twin_html(self.controller.view())}
-        return {**(bundle or {}), **twin}, metadata
-
-    @property
-    def widget(self) -> ipw.Widget:
-        """The ipywidgets tree; built when first shown."""
-        if self._widget is None:
-            self._build()
-            if self._warm:
-                self.controller.warm()
-        return self._widget
+def title(text: str) -> ipw.HTML:
+    return html(f'<h3 class="dw-title">{escape(text)}</h3>')

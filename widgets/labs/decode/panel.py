@@ -14,24 +14,36 @@ from widgets.labs import frame
 from widgets.labs.coalesce import Coalescer
 from widgets.labs.decode import exports
 from widgets.labs.decode import settings as lab
-from widgets.labs.decode.blocks import ERROR_BLOCKS, VIEW_FIELDS, Presenter
+from widgets.labs.decode.blocks import (
+    ERROR_BLOCKS,
+    KNOB_BUTTONS,
+    RUN_BUTTONS,
+    VIEW_FIELDS,
+    Presenter,
+)
 from widgets.labs.decode.controller import DecodeController
 from widgets.labs.decode.engine import held_out_prompts
 from widgets.views.outbox import drain
 from widgets.views.panel import DraftTreeView, TokenStreamView
 
 BUTTON_CSS = """
-.bk-btn, .bk-btn-default { border: 1px solid var(--dw-edge); border-radius: 7px; padding: 4px 11px;
-  font: 500 13px/1.3 inherit; background: var(--dw-paper); color: var(--dw-text); height: 30px; }
-.bk-btn:hover:not([disabled]) { background: var(--dw-surface); }
-.bk-btn-primary { background: var(--dw-accent); border-color: var(--dw-accent);
-  color: var(--dw-paper); }
-.bk-btn-primary:hover:not([disabled]) { background: var(--dw-accent); filter: brightness(1.08); }
+:host { font-family: var(--dw-sans); }
+.bk-btn.bk-btn, .bk-btn.bk-btn-default { border: 1px solid var(--dw-edge); border-radius: 7px; padding: 4px 11px;
+  font: 500 13px/1.3 var(--dw-sans); height: 30px; background: var(--dw-paper);
+  color: var(--dw-text); box-shadow: none; }
+.bk-btn.bk-btn-default:hover:not([disabled]) { background: var(--dw-surface); color: var(--dw-text); }
+.bk-btn.bk-btn-primary, .bk-btn.bk-btn-primary:hover { background: var(--dw-accent);
+  border-color: var(--dw-accent); color: var(--dw-paper); }
 .bk-btn[disabled] { opacity: .45; }
 .bk-btn:focus-visible { outline: 2px solid var(--dw-accent); outline-offset: 2px; }
 """
-RUN_BUTTONS = {"start": "▶ Start", "pause": "❚❚ Pause", "step": "❚▶ Step", "stop": "■ Stop"}
-KNOB_BUTTONS = {"undo": "↶ Undo", "redo": "↷ Redo", "reset": "Reset"}
+FILE_CSS = """
+:host { font: 12px/1.4 var(--dw-sans); }
+.bk-input[type="file"] { border: 0; padding: 0; height: 28px; background: none; box-shadow: none;
+  font: 12px/1.4 var(--dw-sans); color: var(--dw-muted); }
+::file-selector-button { border: 1px solid var(--dw-edge); border-radius: 7px; padding: 3px 10px;
+  font: 500 12px/1.4 var(--dw-sans); background: var(--dw-paper); color: var(--dw-text); }
+"""
 AREA_CSS = ROW_CSS + f"textarea.bk-input {{ font: 12px/1.5 {theme.MONO}; height: 100%; }}"
 
 
@@ -60,10 +72,10 @@ class DecodePanel:
         self._schedule = schedule or (lambda work: work())
         self._presenter = Presenter(controller.laws)
         self._seen = {"stream": 0, "tree": 0}
-        self.html = {name: html() for name in ("head", "progress", "notice", "node", "speed")}
+        self.html = {name: html() for name in ("head", "progress", "notice", "node", "speed", "verdict")}
         self.errors = {name: html() for name in ERROR_BLOCKS}
-        self.stream = TokenStreamView(sizing_mode="stretch_both", margin=0, box_px=0)
-        self.tree = DraftTreeView(sizing_mode="stretch_both", margin=0, box_px=0)
+        self.stream = TokenStreamView(sizing_mode="stretch_both", margin=0, box_px=0, mode=mode)
+        self.tree = DraftTreeView(sizing_mode="stretch_both", margin=0, box_px=0, mode=mode)
         look = {"sizing_mode": "stretch_both", "margin": 0}
         self.figures = {name: pn.pane.Plotly(None, **look) for name in ("law", "map", "length")}
         self.buttons = {**self._buttons(RUN_BUTTONS), **self._buttons(KNOB_BUTTONS)}
@@ -88,7 +100,7 @@ class DecodePanel:
         settings, form = self.controller.view().settings, lab.all_fields()
         area = {"sizing_mode": "stretch_width", "margin": 0, "stylesheets": [AREA_CSS]}
         self.prompt = pn.widgets.TextAreaInput(label="", value=settings["prompt"], **area)
-        self.prompt.height, self.prompt.max_length = 78, 100_000
+        self.prompt.height, self.prompt.max_length = 70, 100_000
         prompts = held_out_prompts()
         self.picker = pn.widgets.Select(
             label="", options={"held-out prompts …": "", **prompts}, value="", **area
@@ -101,7 +113,9 @@ class DecodePanel:
             row.control.param.update(sizing_mode="stretch_width")
             self.pickers[section.name] = row
             self.forms[section.name] = Form(self._changed)
-        self.upload = pn.widgets.FileInput(accept=".json", margin=0, sizing_mode="stretch_width")
+        self.upload = pn.widgets.FileInput(
+            accept=".json", margin=0, sizing_mode="stretch_width", stylesheets=[FILE_CSS]
+        )
         self.kind = pn.widgets.Select(label="", options=list(exports.KINDS), **area)
         self.download = pn.widgets.FileDownload(
             label="Save", callback=self._export, filename="trace.json", embed=False, auto=True,
@@ -118,7 +132,7 @@ class DecodePanel:
         self.figures["map"].param.watch(self._map_clicked, "click_data")
 
     def _title(self, text: str) -> pn.pane.HTML:
-        return html(f'<h3 class="dw-title">{escape(text)}</h3>', margin=(8, 0, 4, 0))
+        return html(f'<h3 class="dw-title">{escape(text)}</h3>', margin=(9, 0, 3, 0))
 
     def side(self) -> pn.Column:
         """The left column: prompt, methods and their knobs, files."""
@@ -137,15 +151,19 @@ class DecodePanel:
             self.html["notice"],
             pn.Row(*undo, margin=(10, 0, 6, 0), styles={"gap": "6px"}),
             pn.Row(self.kind, self.download, margin=0, styles={"gap": "6px"}),
+            html('<span class="dw-small">open a saved trace</span>', margin=(6, 0, 2, 0)),
             self.upload,
             self.errors["trace"],
         ]
-        return pn.Column(*rows, margin=0, sizing_mode="stretch_width", styles={"gap": "4px"})
+        return pn.Column(*rows, margin=0, sizing_mode="stretch_width", styles={"gap": "2px"})
 
     def roots(self) -> dict[str, Any]:
         """Name -> what the page's template puts there."""
         run = [self.buttons[name] for name in RUN_BUTTONS]
-        self.html["progress"].param.update(sizing_mode=None, width=330, align="center")
+        self.html["progress"].param.update(
+            sizing_mode=None, width=330, align="center", styles={"text-align": "right"}
+        )
+        self.html["head"].align = "center"
         head = pn.Row(
             self.html["head"], *run, self.html["progress"],
             sizing_mode="stretch_width", margin=0, styles={"gap": "10px", "align-items": "center"},
@@ -160,6 +178,7 @@ class DecodePanel:
             "map": self.figures["map"],
             "length": self.figures["length"],
             "speed": pn.Column(self.html["speed"], self.errors["speed"], margin=0),
+            "verdict": self.html["verdict"],
             "trouble": pn.Column(self.errors["model"], self.errors["run"], margin=0),
         }
 
@@ -180,7 +199,7 @@ class DecodePanel:
         self.download.filename = exports.KINDS[event.new].filename
 
     def _export(self) -> Any:
-        return exports.export(self.kind.value, self.controller.view())
+        return exports.export_bytes(self.kind.value, self.controller.view())
 
     def _clicked(self, view: str, outbox: list) -> None:
         events, self._seen[view] = drain(outbox, self._seen[view])
@@ -228,6 +247,7 @@ class DecodePanel:
     def darken(self, dark: bool) -> None:
         """Redraw the figures for a dark or a light page."""
         self.mode = "dark" if dark else "light"
+        self.stream.mode = self.tree.mode = self.mode
         self._presenter = Presenter(self.controller.laws)
         self.flush()
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from widgets import theme
 from widgets.labs.decode.selection import ROOT, Selection
+from workbench.core.method import methods
 from workbench.core.trace import Round, Top, Trace
 
 
@@ -17,6 +18,8 @@ class NodeFacts(NamedTuple):
     numbers: list[tuple[str, str]]  # label, value
     why_title: str
     why: str
+    rule: str = ""  # title of the verifier that decided
+    chance: float | None = None  # that the walk moves on to the node; None for extra tokens
 
 
 def node_facts(trace: Trace, selection: Selection) -> NodeFacts:
@@ -30,7 +33,6 @@ def node_facts(trace: Trace, selection: Selection) -> NodeFacts:
         return NodeFacts(f"Root “{text}”", "root", [], "What is the root?", reason)
     fate, depth = round_.node_fates[node], round_.depth[node]
     numbers = [("target p", theme.chance(round_.p_node[node])), ("draft q", _drawn(round_, node))]
-    numbers.append(("kept with", theme.chance(round_.accept[node])))
     question = {"accepted": "Why was it accepted?", "rejected": "Why was it rejected?"}
     return NodeFacts(
         f"Node “{theme.visible(trace.piece(round_.tokens[node]))}” · depth {depth}",
@@ -38,7 +40,15 @@ def node_facts(trace: Trace, selection: Selection) -> NodeFacts:
         numbers,
         question.get(fate, "Why was it never tested?"),
         why(trace, selection.round, node),
+        _rule(trace),
+        round_.accept[node],
     )
+
+
+def _rule(trace: Trace) -> str:
+    """Title of the verifier; its bare name where this installation does not know it."""
+    titles = {card.name: card.title for card in methods("verifier")}
+    return titles.get(trace.verifier.name, trace.verifier.name)
 
 
 def _drawn(round_: Round, node: int) -> str:

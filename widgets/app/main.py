@@ -1,0 +1,45 @@
+"""Serve the dashboard. Every browser tab has its own lab; the models are shared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import panel as pn
+
+from widgets.app.page import page
+from widgets.labs.decode.controller import DecodeController
+from widgets.labs.decode.panel import DecodePanel
+from widgets.labs.decode.recorded import recorded_trace
+
+
+def decode_page(**settings: Any) -> pn.Template:
+    """A fresh decode lab for the session that is being opened; it ends with the session."""
+    document = pn.state.curdoc
+    controller = DecodeController(trace=recorded_trace(), **settings)
+    view = DecodePanel(controller, document.add_next_tick_callback if document else None)
+    made = page(view.roots())
+    browser = pn.state.browser_info
+    if browser is not None:
+        browser.param.watch(lambda event: view.darken(bool(event.new)), "dark_mode")
+    pn.state.onload(controller.warm)
+    pn.state.on_session_destroyed(lambda context, view=view: view.close())
+    return made
+
+
+def serve(port: int = 5006, address: str = "127.0.0.1", show: bool = False) -> None:
+    """Serve until interrupted.
+
+    Args:
+        port: to listen on.
+        address: of this machine that may be reached; keep 127.0.0.1 unless you mean to share.
+        show: open the browser.
+    """
+    pn.extension("plotly")
+    pn.serve(
+        {"/": decode_page},
+        port=port,
+        address=address,
+        show=show,
+        title="Draft Workbench",
+        websocket_origin=[f"{host}:{port}" for host in {address, "127.0.0.1", "localhost"}],
+    )

@@ -1,0 +1,61 @@
+"""The HTML of a page of the dashboard: the shared frame, filled by the roots of a lab's view."""
+
+from __future__ import annotations
+
+import panel as pn
+
+from widgets.labs import frame
+
+PAGE_CSS = """
+html, body { height: 100%; margin: 0; }
+body.dw { height: 100vh; }
+.dw-page { height: 100vh; min-height: 640px; }
+@container (max-width: 760px) { .dw-side { order: 3; } }
+@media (max-width: 760px) { .dw-page, body.dw { height: auto; min-height: 0; }
+  .dw-fill-stream { height: 240px; } .dw-fill-tree { height: 320px; }
+  .dw-fill-chart { height: 150px; } }
+@media (min-width: 761px) { .dw-fill { height: 100%; } }
+.dw-fill-law { height: 206px; flex: none; }
+.dw-trouble { position: relative; padding: 0 18px; }
+"""
+
+DECODE = """
+{% from macros import embed %}
+{% extends base %}
+{% block title %}Draft Workbench{% endblock %}
+{% block postamble %}
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>{{ sheet | safe }}</style>
+{% endblock %}
+{% block inner_body %}
+<div class="dw dw-app"><div class="dw-lab dw-page"><div class="dw-grid">
+  <header class="dw-head">{{ embed(roots.head) }}</header>
+  <aside class="dw-side" aria-label="Settings">{{ embed(roots.side) }}</aside>
+  <main class="dw-main">
+    <section class="dw-band"><div class="dw-cell dw-stack">
+      <div class="dw-trouble">{{ embed(roots.trouble) }}</div>
+      <div class="dw-fill dw-fill-stream">{{ embed(roots.stream) }}</div></div></section>
+    <section class="dw-band dw-middle">
+      <div class="dw-cell dw-fill-tree">{{ embed(roots.tree) }}</div>
+      <div class="dw-cell dw-node"><div class="dw-fill-law">{{ embed(roots.law) }}</div>
+        <div class="dw-why-box">{{ embed(roots.node) }}</div></div></section>
+    <section class="dw-band dw-bottom">
+      <div class="dw-cell dw-fill-chart">{{ embed(roots.map) }}</div>
+      <div class="dw-cell dw-fill-chart">{{ embed(roots.length) }}</div>
+      <div class="dw-cell dw-block">{{ embed(roots.speed) }}</div></section>
+    <section>{{ embed(roots.verdict) }}</section>
+  </main>
+</div></div></div>
+<div hidden>{{ embed(roots.browser_info) if browser_info }}</div>
+{{ plot_script | indent(4) }}
+{% endblock %}
+"""
+
+
+def page(roots: dict) -> pn.Template:
+    """A page of the dashboard around the roots of the decode lab's view."""
+    made = pn.Template(DECODE)
+    for name, root in roots.items():
+        made.add_panel(name, root)
+    made.add_variable("sheet", frame.css() + PAGE_CSS)
+    return made

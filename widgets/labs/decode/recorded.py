@@ -1,0 +1,70 @@
+"""The run that the lab opens on: recorded once by a command, shown before any model is loaded.
+
+Record it again with ``python -m widgets.labs.decode.recorded``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from workbench.core.errors import TraceError
+from workbench.core.trace import Trace
+
+FOLDER, NAME = "widgets.labs", "recorded/decode.json"
+PROMPT = "code_queue_put"
+SETTINGS = {
+    "drafter.draft_model.siblings": 3,
+    "policy.fixed.depth": 4,
+    "temperature": 0.7,
+    "max_new_tokens": 64,
+    "seed": 4,
+}
+DIGITS = 5  # of every stored probability: a picture cannot show more, and the file stays small
+
+
+@cache
+def recorded_trace() -> Trace | None:
+    """The recorded run; None where the package was installed without it."""
+    file = files(FOLDER) / NAME
+    try:
+        return Trace.from_json(file.read_bytes(), NAME)
+    except (OSError, TraceError):
+        return None
+
+
+def record(path: Path) -> Trace:
+    """Run the lab's own controller on the recorded prompt and write what it shows."""
+    from widgets.labs.decode.controller import DecodeController
+    from workbench.zoo.held_out import prompt
+
+    lab = DecodeController("zoo:target", "zoo:draft", prompt(PROMPT).text, **SETTINGS)
+    lab.start()
+    if not lab.wait(600):
+        raise TimeoutError("the recorded run did not end within 600 s")
+    view = lab.view()
+    if view.errors or view.trace is None:
+        raise RuntimeError(f"the run to record went wrong: {dict(view.errors)}")
+    plain = msgspec.json.decode(view.trace.to_json())
+    trace = Trace.from_json(msgspec.json.encode(_rounded(plain)), "the recorded run")
+    trace.save(path)
+    return trace
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    target = Path(str(files(FOLDER) / NAME))
+    done = record(target)
+    print(f"{target}: {target.stat().st_size / 1000:.0f} kB")
+    print({key: round(value, 3) for key, value in done.summary.items()})
