@@ -6,9 +6,12 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 import torch
@@ -429,6 +432,42 @@ def test_lab_opens_the_tour_or_the_notebook_asked_for(tmp_path, monkeypatch):
     assert f"--ServerApp.root_dir={tmp_path}" in lab.lab_command(tour, 1, True)
     with pytest.raises(BadInput, match="no such file"):
         lab.find_notebook(tmp_path / "other.ipynb")
+
+
+def test_app_refuses_a_port_that_is_taken(run):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code, _, err = run("app", "--no-browser", "--port", port)
+    assert code == 2
+    assert f"--port {port}" in err
+    assert run("app", "--port", "99999")[0] == 2
+
+
+@pytest.mark.slow
+def test_app_serves_the_page_until_interrupted():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "workbench", "app", "--no-browser", "--port", str(port)]
+    server = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        page, deadline = "", time.monotonic() + 60
+        while not page and time.monotonic() < deadline and server.poll() is None:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as reply:
+                    page = reply.read().decode()
+            except urllib.error.URLError:
+                time.sleep(0.2)
+        server.send_signal(signal.SIGINT)
+        _, err = server.communicate(timeout=30)
+    finally:
+        server.kill()
+    assert "Draft Workbench" in page, err
+    assert "cdn.bokeh.org" not in page
+    assert server.returncode == 0
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("command, extra", [("lab", "lab"), ("app", "app")])
