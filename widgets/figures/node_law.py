@@ -21,10 +21,7 @@ class Bar(NamedTuple):
     p: float | None
     q: float | None
     is_node: bool
-
-    @property
-    def overlap(self) -> float:
-        return min(self.p or 0.0, self.q or 0.0)
+    overlap: float  # of p and q; for "other" what the named tokens leave of it
 
     @property
     def residual(self) -> float:
@@ -60,8 +57,8 @@ def info(trace: Trace, at: Place | None = None) -> LawInfo:
         label = theme.visible(trace.piece(round_.tokens[node]))
         fate, depth = round_.node_fates[node], round_.depth[node]
     p, q = _laws(round_, node)
-    bars = _bars(trace, p, q, round_.tokens[node] if node >= 0 else None)
     overlap = None if q is None else _overlap(p, q)
+    bars = _bars(trace, p, q, round_.tokens[node] if node >= 0 else None, overlap or 0.0)
     chosen = node >= 0 and round_.q_node is None
     return LawInfo(label, node, position, fate, depth, bars, overlap, chosen)
 
@@ -90,7 +87,11 @@ def _overlap(p: dict[int, float], q: dict[int, float]) -> float:
 
 
 def _bars(
-    trace: Trace, p: dict[int, float], q: dict[int, float] | None, token: int | None
+    trace: Trace,
+    p: dict[int, float],
+    q: dict[int, float] | None,
+    token: int | None,
+    overlap: float,
 ) -> tuple[Bar, ...]:
     laws = q or {}
     if not p and not laws:
@@ -100,14 +101,21 @@ def _bars(
     if token is not None and token not in shown:
         shown[-1] = token
     bars = [
-        Bar(theme.visible(trace.piece(i)), _known(p, i), _known(laws, i) if q else None, i == token)
+        Bar(
+            theme.visible(trace.piece(i)),
+            _known(p, i),
+            _known(laws, i) if q else None,
+            i == token,
+            min(p.get(i, 0.0), laws.get(i, 0.0)),
+        )
         for i in shown
     ]
+    left = max(0.0, overlap - sum(bar.overlap for bar in bars))
     rest_p = max(0.0, 1 - sum(bar.p or 0.0 for bar in bars))
     rest_q = None if q is None else max(0.0, 1 - sum(bar.q or 0.0 for bar in bars))
     if rest_p < 0.0005 and (rest_q or 0.0) < 0.0005:
         return tuple(bars)
-    return (*bars, Bar("other", rest_p, rest_q, False))
+    return (*bars, Bar("other", rest_p, rest_q, False, min(rest_p, left)))
 
 
 def _known(law: dict[int, float], token: int) -> float | None:

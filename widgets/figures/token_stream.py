@@ -99,7 +99,8 @@ def stream_data(trace: Trace) -> dict[str, Any]:
     2,000 tokens are about 100 kB and a view redraws only what is new. Probabilities are in 1/1000,
     -1 = not known.
     """
-    stream, words = info(trace), {}
+    stream = info(trace)
+    words: dict[str, int] = {}
 
     def word(text: str) -> int:
         return words.setdefault(text, len(words))
@@ -107,23 +108,26 @@ def stream_data(trace: Trace) -> dict[str, Any]:
     def thousandths(value: float | None) -> int:
         return -1 if value is None else round(value * 1000)
 
-    data: dict[str, Any] = {
+    numbered = [
+        (
+            word(token.text),
+            [x for text, p in token.alternatives for x in (word(text), round(p * 1e3))],
+        )
+        for token in stream.tokens
+    ]
+    return {
         "prompt": list(stream.prompt),
-        "tokens": [word(token.text) for token in stream.tokens],
+        "tokens": [token for token, _ in numbered],
         "fates": "".join(SHORT[token.fate] for token in stream.tokens),
         "round": [token.round for token in stream.tokens],
         "node": [token.node for token in stream.tokens],
         "index": [token.index for token in stream.tokens],
         "p": [thousandths(token.p) for token in stream.tokens],
         "q": [thousandths(token.q) for token in stream.tokens],
-        "alternatives": [
-            [x for text, prob in token.alternatives for x in (word(text), thousandths(prob))]
-            for token in stream.tokens
-        ],
+        "alternatives": [others for _, others in numbered],
         "rounds": stream.rounds,
+        "words": list(words),
     }
-    data["words"] = list(words)
-    return data
 
 
 def rows(stream: StreamInfo) -> list[dict[str, Any]]:
