@@ -93,7 +93,7 @@ function walkTo(nodes, at, key) {
 }
 
 function render({ model, el }) {
-  const root = dwRoot(model, el, "draft_tree", TREE_CSS);
+  const root = dwRoot(el, "draft_tree", TREE_CSS);
   const sentence = dwElement("span", { class: "sentence" });
   const back = dwElement("button", { "aria-label": "Previous round", title: "previous round, key [" }, "‹");
   const next = dwElement("button", { "aria-label": "Next round", title: "next round, key ]" }, "›");

@@ -40,7 +40,7 @@ def plotly_source() -> str:
         f"{library}\n"
         "}).call(globalThis, box, box.exports, undefined);\n"
         "globalThis.__dwPlotly = box.exports.newPlot ? box.exports : globalThis.Plotly;\n"
-        "if (before) globalThis.Plotly = before;\n"
+        "if (before) globalThis.Plotly = before; else delete globalThis.Plotly;\n"
         "globalThis.dispatchEvent(new Event('dw-plotly'));\n"
         "}\n"
         "export default { render({ el }) { el.style.display = 'none'; } };\n"

@@ -41,7 +41,7 @@ function dwHostMode(el) {
   return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 }
 
-/** Keep data-mode of the root equal to the wish of the model or, when "auto", to the host's look. */
+/** Keep the root's height at box_px and its data-mode at the model's wish or, "auto", the host's look. */
 function dwFollow(model, el, root, changed = () => {}) {
   const apply = () => {
     const wish = model.get("mode");
@@ -49,6 +49,10 @@ function dwFollow(model, el, root, changed = () => {}) {
     if (root.dataset.mode === mode) return;
     root.dataset.mode = mode;
     changed(mode);
+  };
+  const size = () => {
+    const px = model.get("box_px");
+    root.style.height = px > 0 ? `${px}px` : "100%";
   };
   const watcher = new MutationObserver(() => setTimeout(apply, 60));
   const options = { attributes: true, attributeFilter: ["class", "style", "data-theme",
@@ -58,24 +62,21 @@ function dwFollow(model, el, root, changed = () => {}) {
   const media = matchMedia("(prefers-color-scheme: dark)");
   media.addEventListener("change", apply);
   model.on("change:mode", apply);
+  model.on("change:box_px", size);
+  size();
   apply();
   requestAnimationFrame(apply);
   return () => {
     watcher.disconnect();
     media.removeEventListener("change", apply);
     model.off("change:mode", apply);
+    model.off("change:box_px", size);
   };
 }
 
-/** A root with the theme inside `el`; `css` is the view's own. Height: box_px, or the host's. */
-function dwRoot(model, el, name, css) {
+/** A root with the theme inside `el`; `css` is the view's own. */
+function dwRoot(el, name, css) {
   const root = dwElement("div", { class: `dw dw-${name}` });
-  const size = () => {
-    const px = model.get("box_px");
-    root.style.height = px > 0 ? `${px}px` : "100%";
-  };
-  size();
-  model.on("change:box_px", size);
   el.append(dwElement("style", {}, `${DW_CSS}\n.dw, .dw * { box-sizing: border-box; }\n${css}`), root);
   return root;
 }

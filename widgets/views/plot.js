@@ -8,7 +8,8 @@ const PLOT_CSS = `
   transition: opacity .12s; z-index: 2; }
 .dw-plot:hover .save, .dw-plot:focus-within .save { opacity: 1; }
 .dw-plot .save button { border: 0; border-radius: 5px; background: var(--dw-surface); cursor: pointer;
-  color: var(--dw-muted); font: 600 10px/1 inherit; font-family: inherit; padding: 5px 6px; }
+  color: var(--dw-muted); font-family: inherit; font-size: 10px; font-weight: 600; line-height: 1;
+  padding: 5px 6px; }
 .dw-plot .save button:hover { color: var(--dw-text); }
 .dw-plot .save button:focus-visible { outline: 2px solid var(--dw-accent); }
 `;
@@ -25,7 +26,7 @@ function recolour(value, mode) {
 }
 
 function render({ model, el }) {
-  const root = dwRoot(model, el, "plot", PLOT_CSS);
+  const root = dwRoot(el, "plot", PLOT_CSS);
   const canvas = dwElement("div", { class: "canvas" });
   const waiting = dwElement("div", { class: "waiting" }, "The chart appears once plotly.js has arrived.");
   const save = dwElement("div", { class: "save" });

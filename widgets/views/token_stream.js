@@ -55,7 +55,7 @@ function fillText(span, text) {
 }
 
 function render({ model, el }) {
-  const root = dwRoot(model, el, "token_stream", STREAM_CSS);
+  const root = dwRoot(el, "token_stream", STREAM_CSS);
   const legend = dwElement("div", { class: "legend", "aria-label": "How to read the colours" });
   for (const fate of ["accepted", "bonus", "corrected"]) {
     const title = DW_FATES[fate][1];

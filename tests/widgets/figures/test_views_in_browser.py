@@ -1,0 +1,289 @@
+"""The three ESM views driven as a person would: mouse, keys, a narrow screen, a dark host."""
+
+from __future__ import annotations
+
+import pytest
+from traces import grow, make_trace
+
+from widgets import theme
+from widgets.figures import acceptance_map, draft_tree, token_stream
+from widgets.figures.place import At
+from widgets.views import esm
+
+pytestmark = pytest.mark.browser
+TRACE = make_trace(54, drawn=True)
+ROUND_17 = At(16, -1)
+GAP = (
+    "() => { const s = document.querySelector('.scroll');"
+    " return s.scrollHeight - s.scrollTop - s.clientHeight }"
+)
+
+
+def stream_state(trace=TRACE, **more):
+    data = token_stream.stream_data(trace)
+    return {"data": data, "selected": -1, "running": False, **more}
+
+
+def tree_state(trace=TRACE, at=ROUND_17, **more):
+    data = draft_tree.tree_data(draft_tree.info(trace, at))
+    return {"data": data, "selected": at.node, "round_count": len(trace.rounds), **more}
+
+
+# ---- token stream --------------------------------------------------------------------------------
+
+
+def test_stream_names_every_fate_and_shows_new_lines(stage):
+    page = stage(esm.STREAM, stream_state()).page
+    tokens = token_stream.info(TRACE).tokens
+    spans = page.locator("[data-i]")
+    assert spans.count() == len(tokens)
+    for place in (0, 3, len(tokens) - 1):
+        label = spans.nth(place).get_attribute("aria-label")
+        token = tokens[place]
+        assert label == f"{theme.visible(token.text)}, {token.fate}, round {token.round + 1}"
+    assert page.locator(".mark").first.inner_text() == "⏎"
+    lines = page.evaluate(
+        "() => ['accepted', 'bonus', 'corrected'].map((fate) =>"
+        " getComputedStyle(document.querySelector('[data-i].' + fate)).textDecorationStyle)"
+    )
+    assert lines == ["solid", "dotted", "wavy"]
+
+
+def test_stream_clicks_and_keys_come_out_in_order(stage):
+    view = stage(esm.STREAM, stream_state())
+    tokens = token_stream.info(TRACE).tokens
+    for place in range(5):
+        view.page.locator(f'[data-i="{place}"]').click()
+    wanted = [
+        {"kind": "token", "round": t.round, "node": t.node, "index": t.index} for t in tokens[:5]
+    ]
+    assert view.said() == wanted
+    numbers = [event["seq"] for event in view.events]
+    assert numbers == sorted(set(numbers)) and numbers[0] > 1.6e12
+    here = tokens[4].round
+    view.page.keyboard.press("]")
+    view.page.keyboard.press("[")
+    assert view.said()[5:] == [
+        {"kind": "round", "round": here + 1},
+        {"kind": "round", "round": here},
+    ]
+
+
+def test_stream_focus_roves_and_enter_chooses(stage):
+    view = stage(esm.STREAM, stream_state())
+    view.page.keyboard.press("Tab")
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "Enter"):
+        view.page.keyboard.press(key)
+    assert view.page.evaluate("() => document.activeElement.dataset.i") == "1"
+    assert view.page.locator('[data-i][tabindex="0"]').count() == 1
+    token = token_stream.info(TRACE).tokens[1]
+    assert view.said()[-1]["index"] == token.index
+    assert view.page.locator(".tip").is_visible() and "round" in view.page.inner_text(".tip")
+
+
+def test_stream_outlines_the_selected_round_and_brings_it_into_sight(stage):
+    view = stage(esm.STREAM, stream_state(selected=50), height=200)
+    view.page.wait_for_timeout(100)
+    places = [i for i, t in enumerate(token_stream.info(TRACE).tokens) if t.round == 50]
+    chosen = view.page.eval_on_selector_all(
+        ".chosen", "spans => spans.map((span) => Number(span.dataset.i))"
+    )
+    assert chosen == places
+    box = view.page.locator(f'[data-i="{places[0]}"]').bounding_box()
+    assert 0 < box["y"] < 200
+    view.set("selected", 0)
+    assert view.page.locator('[data-i="0"][aria-selected="true"]').count() == 1
+
+
+def test_stream_appends_without_redrawing_and_follows_unless_scrolled_up(stage):
+    parts = [TRACE.with_(rounds=TRACE.rounds[:n]) for n in (30, 40, 50)]
+    view = stage(esm.STREAM, stream_state(parts[0], running=True), height=200)
+    page = view.page
+    page.evaluate("() => { document.querySelector('[data-i]').dataset.same = 'yes' }")
+    assert page.evaluate(GAP) < 2
+    view.set("data", token_stream.stream_data(parts[1]))
+    assert page.evaluate(GAP) < 2, "does not follow"
+    page.evaluate("() => { document.querySelector('.scroll').scrollTop = 0 }")
+    page.wait_for_timeout(80)
+    view.set("data", token_stream.stream_data(parts[2]))
+    assert page.evaluate("() => document.querySelector('.scroll').scrollTop") == 0
+    assert page.locator('[data-i="0"]').get_attribute("data-same") == "yes", "was redrawn"
+    assert page.locator("[data-i]").count() == len(parts[2].new_tokens)
+    view.set("data", token_stream.stream_data(make_trace(2, seed=9)))
+    assert page.locator("[data-i]").count() == len(make_trace(2, seed=9).new_tokens)
+
+
+def test_two_thousand_tokens_stay_smooth(stage):
+    trace = make_trace(600)
+    assert len(trace.new_tokens) > 1800
+    view = stage(esm.STREAM, stream_state(trace.with_(rounds=trace.rounds[:599])))
+    data = token_stream.stream_data(trace)
+    took_ms = view.page.evaluate(
+        "(data) => { const t = performance.now(); model.set('data', data);"
+        " document.body.offsetHeight; return performance.now() - t }",
+        data,
+    )
+    assert took_ms < 200, "one more round must not cost a redraw"
+
+
+# ---- draft tree ----------------------------------------------------------------------------------
+
+
+def test_tree_says_each_fate_and_click_selects(stage):
+    view = stage(esm.TREE, tree_state())
+    tree = draft_tree.info(TRACE, At(16, -1))
+    for node in tree.nodes:
+        label = view.page.locator(f'[data-node="{node.node}"]').get_attribute("aria-label")
+        assert label.startswith(f"{node.label}, {node.fate}, depth {node.x:.0f}")
+    view.page.locator('[data-node="2"]').click()
+    assert view.said() == [{"kind": "node", "round": 16, "node": 2}]
+    assert view.page.locator('[aria-selected="true"]').get_attribute("data-node") == "2"
+
+
+def test_arrow_keys_walk_the_tree(stage):
+    view = stage(esm.TREE, tree_state())
+    parent = TRACE.rounds[16].parent
+    view.page.locator('[data-node="-1"]').click()
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowLeft"):
+        view.page.keyboard.press(key)
+    walked = [event["node"] for event in view.said()]
+    assert walked[0] == walked[-1] == -1
+    assert parent[walked[1]] == -1 and parent[walked[2]] == walked[1] == walked[3]
+    view.page.locator('[data-node="0"]').click()
+    view.page.keyboard.press("ArrowDown")
+    assert view.said()[-1]["node"] == 1
+    view.page.keyboard.press("ArrowUp")
+    assert view.said()[-1]["node"] == 0
+
+
+def test_rounds_scrub_by_button_key_and_slider(stage):
+    view = stage(esm.TREE, tree_state())
+    view.page.get_by_label("Next round").click()
+    view.page.get_by_label("Previous round").click()
+    view.page.locator('[data-node="-1"]').focus()
+    view.page.keyboard.press("]")
+    view.page.locator("input[type=range]").focus()
+    view.page.keyboard.press("End")
+    assert [event["round"] for event in view.said()] == [17, 16, 17, 53]
+    assert view.page.inner_text("output") == "round 54 of 54"
+    assert view.page.get_by_label("Next round").is_disabled()
+
+
+@pytest.mark.parametrize("width", [390, 1000])
+def test_tree_fits_its_box(stage, width):
+    view = stage(esm.TREE, tree_state(), width=width)
+    stage_box = view.page.locator(".stage").bounding_box()
+    for node in view.page.locator("[data-node]").all():
+        box = node.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width + 1
+        assert stage_box["y"] - 1 <= box["y"]
+        assert box["y"] + box["height"] <= stage_box["y"] + stage_box["height"] + 1
+    assert view.page.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
+def test_a_huge_tree_keeps_the_selected_node_in_sight(stage):
+    trace = make_trace(3, parent=grow(64, 3))
+    view = stage(esm.TREE, tree_state(trace, At(1, 63)), height=260)
+    box = view.page.locator('[data-node="63"]').bounding_box()
+    assert 0 <= box["y"] and box["y"] + box["height"] <= 261
+
+
+def test_empty_views_say_so(stage):
+    empty = make_trace(0)
+    tree = stage(esm.TREE, tree_state(empty, At(0, -1)))
+    assert "no round yet" in tree.page.inner_text("body")
+    stream = stage(esm.STREAM, stream_state(empty))
+    assert "nothing generated yet" in stream.page.inner_text("body")
+    assert "has arrived" in stage(esm.PLOT, {"fig": {}}).page.inner_text("body")
+    stage(esm.TREE, {"data": {}, "selected": -1, "round_count": 0})
+    stage(esm.STREAM, {"data": {}, "selected": -1, "running": True})
+
+
+# ---- plot ----------------------------------------------------------------------------------------
+
+
+def plot_state(mode="auto"):
+    return {"fig": acceptance_map.figure(acceptance_map.info(TRACE, At(4, 0))), "mode": mode}
+
+
+def load_plotly(view):
+    view.page.evaluate(
+        "(text) => import(URL.createObjectURL(new Blob([text], { type: 'text/javascript' })))",
+        esm.plotly_source(),
+    )
+    view.page.wait_for_selector(".canvas .heatmaplayer image", state="attached")
+
+
+def test_plot_draws_once_plotly_arrives_and_reports_clicks(stage):
+    view = stage(esm.PLOT, plot_state(), height=180)
+    assert "has arrived" in view.page.inner_text("body")
+    load_plotly(view)
+    assert view.page.evaluate("() => typeof window.Plotly") == "undefined", "leaks a global"
+    drag = view.page.locator(".nsewdrag").first.bounding_box()
+    x, y = drag["x"] + drag["width"] * 10.5 / 54, drag["y"] + drag["height"] / 8
+    for shift in (1, 0):
+        view.page.mouse.move(x + shift, y)
+        view.page.wait_for_timeout(120)
+    view.page.mouse.click(x, y)
+    view.page.wait_for_timeout(150)
+    (event,) = view.said()
+    assert event["kind"] == "point" and event["figure"] == "acceptance_map"
+    assert event["customdata"] == [10, 1] and event["x"] == 11
+
+
+def test_plot_saves_a_picture(stage):
+    view = stage(esm.PLOT, plot_state(), height=180)
+    load_plotly(view)
+    for kind in ("PNG", "SVG"):
+        with view.page.expect_download() as saved:
+            view.page.get_by_label(f"Save this picture as {kind}").click()
+        assert saved.value.suggested_filename == f"acceptance_map.{kind.lower()}"
+
+
+@pytest.mark.parametrize(("dark", "paper"), [(False, theme.LIGHT.paper), (True, theme.DARK.paper)])
+def test_plot_wears_the_colours_of_its_host(stage, dark, paper):
+    view = stage(esm.PLOT, plot_state(), height=180, dark=dark)
+    load_plotly(view)
+    painted = view.page.evaluate(
+        "() => document.querySelector('.canvas .main-svg').style.background"
+    )
+    rgb = ", ".join(str(int(paper[i : i + 2], 16)) for i in (1, 3, 5))
+    assert painted == f"rgb({rgb})"
+
+
+# ---- host ----------------------------------------------------------------------------------------
+
+
+def mode_of(view) -> str:
+    view.page.wait_for_timeout(150)
+    return view.page.locator(".dw").first.get_attribute("data-mode")
+
+
+def test_mode_follows_the_host_before_the_system(stage):
+    assert mode_of(stage(esm.TREE, tree_state(), dark=True)) == "dark"
+    assert mode_of(stage(esm.TREE, tree_state(), dark=True, body="background:#fff")) == "light"
+    assert mode_of(stage(esm.TREE, tree_state(), body="background:#111")) == "dark"
+    view = stage(esm.TREE, tree_state(), body="background:#fff")
+    view.page.evaluate("() => { document.body.dataset.jpThemeLight = 'false' }")
+    assert mode_of(view) == "dark"
+    view.set("mode", "light")
+    assert mode_of(view) == "light"
+
+
+@pytest.mark.parametrize("name", [esm.STREAM, esm.TREE, esm.PLOT])
+def test_a_closed_view_leaves_nothing_behind(stage, name):
+    state = {esm.STREAM: stream_state, esm.TREE: tree_state, esm.PLOT: plot_state}[name]()
+    view = stage(name, state)
+    assert view.page.evaluate("() => model.listeners()") > 0
+    view.page.evaluate("() => window.leave()")
+    assert view.page.evaluate("() => model.listeners()") == 0
+
+
+def test_the_outbox_keeps_the_last_hundred(stage):
+    view = stage(esm.TREE, tree_state())
+    view.page.locator('[data-node="0"]').click()
+    for _ in range(60):
+        view.page.keyboard.press("ArrowDown")
+        view.page.keyboard.press("ArrowUp")
+    numbers = [event["seq"] for event in view.events]
+    assert len(numbers) == 100 and numbers == sorted(set(numbers))
