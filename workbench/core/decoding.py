@@ -144,13 +144,13 @@ class Verdict:
     Shapes: stop ``[n+1]``, bonus(row) ``[v]``, accept ``[n]``.
     """
 
-    stop: Float[torch.Tensor, rows]
-    bonus: Callable[[int], Float[torch.Tensor, v]]
-    accept: Float[torch.Tensor, n]
+    stop: Float[torch.Tensor, "rows"]
+    bonus: Callable[[int], Float[torch.Tensor, "v"]]
+    accept: Float[torch.Tensor, "n"]
 
     @staticmethod
     def from_accept(
-        tree: DraftTree, accept: Float[torch.Tensor, n], bonus: Callable[[int], torch.Tensor]
+        tree: DraftTree, accept: Float[torch.Tensor, "n"], bonus: Callable[[int], torch.Tensor]
     ) -> Verdict:
         """The verdict of a walk from the root that moves to child i with probability accept[i]."""
         chances = accept.tolist()

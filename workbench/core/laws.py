@@ -8,7 +8,7 @@ from jaxtyping import Float
 from workbench.core.tree import DraftTree, shape_of
 
 
-def residual(p: Float[torch.Tensor, v], q: Float[torch.Tensor, v]) -> Float[torch.Tensor, v]:
+def residual(p: Float[torch.Tensor, "v"], q: Float[torch.Tensor, "v"]) -> Float[torch.Tensor, "v"]:
     """norm((p - q)+): what must be drawn after a rejection so that the sum of both is p.
 
     Where p and q are equal no rejection can happen; p is returned so that rounding cannot give NaN.
@@ -18,7 +18,7 @@ def residual(p: Float[torch.Tensor, v], q: Float[torch.Tensor, v]) -> Float[torc
     return torch.where(mass > 0, rest / mass.clamp_min(torch.finfo(p.dtype).tiny), p)
 
 
-def without(p: Float[torch.Tensor, v], token: int) -> Float[torch.Tensor, v]:
+def without(p: Float[torch.Tensor, "v"], token: int) -> Float[torch.Tensor, "v"]:
     """The residual after refusing a *chosen* token: its mass removed, the rest renormalised."""
     rest = p.clone()
     rest[token] = 0

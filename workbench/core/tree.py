@@ -36,11 +36,11 @@ class DraftTree:
         BadInput: a parent that does not precede its node, or lengths that differ.
     """
 
-    tokens: Int[torch.Tensor, n]
+    tokens: Int[torch.Tensor, "n"]
     parent: tuple[int, ...]
     probs: Float[torch.Tensor, "n v"] | None = None
-    score: Float[torch.Tensor, n] | None = None
-    candidate: Bool[torch.Tensor, n] | None = None
+    score: Float[torch.Tensor, "n"] | None = None
+    candidate: Bool[torch.Tensor, "n"] | None = None
     with_replacement: bool = True
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class DraftTree:
         return DraftTree(torch.empty(0, dtype=torch.long, device=device), ())
 
     @staticmethod
-    def chain(tokens: Int[torch.Tensor, n], probs=None, score=None) -> DraftTree:
+    def chain(tokens: Int[torch.Tensor, "n"], probs=None, score=None) -> DraftTree:
         """One path: node i is the child of node i-1."""
         return DraftTree(tokens, tuple(range(-1, len(tokens) - 1)), probs, score)
 
