@@ -6,6 +6,7 @@ from typing import Any
 
 import panel as pn
 
+from widgets.app.host_mode import HostMode
 from widgets.app.page import page
 from widgets.labs.decode.controller import DecodeController
 from widgets.labs.decode.panel import DecodePanel
@@ -17,10 +18,9 @@ def decode_page(**settings: Any) -> pn.Template:
     document = pn.state.curdoc
     controller = DecodeController(trace=recorded_trace(), **settings)
     view = DecodePanel(controller, document.add_next_tick_callback if document else None)
-    made = page(view.roots())
-    browser = pn.state.browser_info
-    if browser is not None:
-        browser.param.watch(lambda event: view.darken(bool(event.new)), "dark_mode")
+    mode = HostMode()
+    mode.param.watch(lambda event: view.darken(bool(event.new)), "dark")
+    made = page({**view.roots(), "mode": mode})
     pn.state.onload(controller.warm)
     pn.state.on_session_destroyed(lambda context, view=view: view.close())
     return made

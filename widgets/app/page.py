@@ -8,14 +8,18 @@ from widgets.labs import frame
 
 PAGE_CSS = """
 html, body { height: 100%; margin: 0; }
+:root { --bokeh-base-font: var(--dw-sans); --bokeh-font-size: 13px; }
 body.dw { height: 100vh; }
 .dw-page { height: 100vh; min-height: 640px; }
 @container (max-width: 760px) { .dw-side { order: 3; } }
-@media (max-width: 760px) { .dw-page, body.dw { height: auto; min-height: 0; }
+@media (max-width: 760px) { .dw-who, .dw-how { flex: 1 0 100%; text-align: left; }
+  .dw-page, body.dw { height: auto; min-height: 0; }
   .dw-fill-stream { height: 240px; } .dw-fill-tree { height: 320px; }
   .dw-fill-chart { height: 150px; } }
 @media (min-width: 761px) { .dw-fill { height: 100%; } }
 .dw-fill-law { height: 206px; flex: none; }
+.dw-who { flex: 1 1 auto; min-width: 0; }
+.dw-how { flex: 0 0 330px; text-align: right; }
 .dw-trouble { position: relative; padding: 0 18px; }
 """
 
@@ -29,7 +33,9 @@ DECODE = """
 {% endblock %}
 {% block inner_body %}
 <div class="dw dw-app"><div class="dw-lab dw-page"><div class="dw-grid">
-  <header class="dw-head">{{ embed(roots.head) }}</header>
+  <header class="dw-head"><div class="dw-who">{{ embed(roots.head) }}</div>
+    <div>{{ embed(roots.buttons) }}</div>
+    <div class="dw-how">{{ embed(roots.progress) }}</div></header>
   <aside class="dw-side" aria-label="Settings">{{ embed(roots.side) }}</aside>
   <main class="dw-main">
     <section class="dw-band"><div class="dw-cell dw-stack">
@@ -46,7 +52,7 @@ DECODE = """
     <section>{{ embed(roots.verdict) }}</section>
   </main>
 </div></div></div>
-<div hidden>{{ embed(roots.browser_info) if browser_info }}</div>
+<div>{{ embed(roots.mode) }}</div>
 {{ plot_script | indent(4) }}
 {% endblock %}
 """

@@ -18,10 +18,11 @@ ROW_CSS = """
   font: 13px/1.4 var(--dw-sans); background-color: var(--dw-paper); color: var(--dw-text);
   border: 1px solid var(--dw-edge); box-shadow: none; }
 .bk-input:focus { border-color: var(--dw-accent); outline: 1px solid var(--dw-accent); }
-select.bk-input { padding-right: 24px; text-overflow: ellipsis; }
+select.bk-input { padding-right: 4px; text-overflow: ellipsis; appearance: auto;
+  background-image: none; }
 select.bk-input option { background-color: var(--dw-paper); color: var(--dw-text); }
 .bk-input-group, .bk-input-group > .bk-input { min-width: 0; }
-.bk-spin-btn { border-color: transparent; background: none; }
+.bk-spin-btn { display: none; }
 .noUi-target { background: var(--dw-edge); border: 0; box-shadow: none; height: 4px;
   margin: 11px 7px; }
 .noUi-connects { border-radius: 2px; }

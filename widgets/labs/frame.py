@@ -14,7 +14,8 @@ TEXT_CSS = """
 :host { font-family: var(--dw-sans); font-size: 13px; color: var(--dw-text); }
 .dw-title { font-weight: 700; font-size: 11px; color: var(--dw-muted); margin: 0; }
 .dw-title b { color: var(--dw-text); font-weight: 650; }
-.dw-name { font-weight: 700; font-size: 17px; color: var(--dw-text); }
+.dw-name { font-weight: 700; font-size: 17px; color: var(--dw-text); white-space: nowrap; }
+.dw-model { white-space: nowrap; }
 .dw-muted { color: var(--dw-muted); }
 .dw-number { font-variant-numeric: tabular-nums; }
 .dw-big { font-size: 26px; font-weight: 700; color: var(--dw-text); line-height: 1.1;
@@ -41,12 +42,12 @@ TEXT_CSS = """
 @keyframes dw-slide { from { margin-left: 0 } to { margin-left: 60% } }
 @media (prefers-reduced-motion: reduce) { .dw-fill.dw-open { animation: none; width: 100%;
   opacity: .5; } }
-.dw-dials { display: flex; gap: 20px; margin-top: 4px; align-items: flex-end; }
+.dw-dials { display: flex; gap: 20px; margin-top: 4px; align-items: flex-start; }
 .dw-split { display: flex; height: 10px; gap: 2px; margin: 8px 0 4px; }
 .dw-split i { display: block; border-radius: 2px; min-width: 1px; }
 .dw-small { font-size: 12px; line-height: 1.4; color: var(--dw-muted); }
 .dw-verdict { font-size: 12.5px; line-height: 1.45; margin: 0; color: var(--dw-text);
-  padding: 8px 18px; border-top: 1px solid var(--dw-rule); }
+  padding: 8px 18px; border-top: 1px solid var(--dw-rule); min-height: 54px; }
 .dw-small abbr { text-decoration: underline dotted; text-underline-offset: 2px; cursor: help; }
 """
 
@@ -84,7 +85,7 @@ GRID_CSS = """
 
 def css() -> str:
     """The whole sheet: theme, frame and text."""
-    return f":root {{ --dw-sans: {theme.SANS}; }}" + theme.css() + TEXT_CSS + GRID_CSS
+    return f":root {{ --dw-sans: {theme.SANS}; --dw-mono: {theme.MONO}; }}" + theme.css() + TEXT_CSS + GRID_CSS
 
 
 def error_html(text: str | None) -> str:
@@ -111,7 +112,7 @@ def head_html(title: str, model_line: str) -> str:
     """Name of the workbench and what runs on what."""
     return (
         f'<span class="dw-name">{escape(title)}</span>&ensp;'
-        f'<span class="dw-muted dw-number" title="{escape(model_line, True)}">'
+        f'<span class="dw-muted dw-model" title="{escape(model_line, True)}">'
         f"{escape(model_line)}</span>"
     )
 

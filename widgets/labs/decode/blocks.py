@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
+from types import ModuleType
 from typing import Any
 
 from widgets import theme
@@ -18,6 +19,7 @@ from widgets.labs import frame
 from widgets.labs.decode import settings as lab
 from widgets.labs.decode.lab_view import LabView
 from widgets.labs.decode.numbers import speed_html, verdict_html
+from widgets.labs.decode.selection import Selection
 from widgets.labs.decode.sentences import NodeFacts, node_facts
 from workbench.core.errors import WorkbenchError
 from workbench.core.trace import Trace
@@ -75,8 +77,8 @@ class Presenter:
         at, shown = view.selection, self._trace_number
         trace = view.trace or empty_trace(view)
         calm = view.state != "running"
-        still = shown if calm else "live"
-        node_key = (still, at) if calm or not view.following else "live"
+        round_key = (shown, at.round) if calm else "live"
+        node_key = (shown, at) if calm or not view.following else "live"
         plan = [
             ("head", view.model_line, lambda: frame.head_html(TITLE, view.model_line)),
             (
@@ -97,21 +99,9 @@ class Presenter:
                 lambda: draft_tree.tree_data(draft_tree.info(trace, at)),
             ),
             ("node", node_key, lambda: self._node(trace, view, node_key)),
-            (
-                "law",
-                node_key,
-                lambda: node_law.figure(node_law.info(_unless(trace, node_key), at)),
-            ),
-            (
-                "map",
-                (still, at.round if calm else None),
-                lambda: acceptance_map.figure(acceptance_map.info(_unless(trace, still), at)),
-            ),
-            (
-                "length",
-                (still, at.round if calm else None),
-                lambda: accepted_length.figure(accepted_length.info(_unless(trace, still), at)),
-            ),
+            ("law", node_key, lambda: _figure(node_law, trace, at, node_key)),
+            ("map", round_key, lambda: _figure(acceptance_map, trace, at, round_key)),
+            ("length", round_key, lambda: _figure(accepted_length, trace, at, round_key)),
             ("speed", (shown, view.state), lambda: speed_html(trace, view.state)),
             ("verdict", (shown, view.state), lambda: verdict_html(trace, view.state)),
             ("form", (view.form_version, _picked(view)), lambda: view.settings),
@@ -123,15 +113,20 @@ class Presenter:
 
     def _node(self, trace: Trace, view: LabView, key: Any) -> str:
         if key == "live":
-            return note_html("Click a token or a node to look at it while the run goes on.")
+            return facts_html("Click a token or a node to look at it while the run goes on.")
         if not trace.rounds:
-            return note_html("Nothing was drafted yet. Press Start or Step.")
+            return facts_html("Nothing was drafted yet. Press Start or Step.")
         return node_html(trace, view, self._laws)
 
 
-def _unless(trace: Trace, key: Any) -> Trace:
-    """The trace, or an empty one while a run is going."""
-    return trace.with_(rounds=[]) if key == "live" else trace
+def _figure(picture: ModuleType, trace: Trace, at: Selection, key: Any) -> dict[str, Any]:
+    """A chart of the trace; while a run is going an empty one that says when it is drawn."""
+    if key != "live":
+        return picture.figure(picture.info(trace, at))
+    figure = picture.figure(picture.info(trace.with_(rounds=[]), None))
+    for annotation in figure["layout"].get("annotations", []):
+        annotation["text"] = "drawn when the run pauses or ends"
+    return figure
 
 
 def _picked(view: LabView) -> tuple:
@@ -149,6 +144,10 @@ def empty_trace(view: LabView) -> Trace:
 
 def note_html(text: str) -> str:
     return f'<p class="dw-note">{escape(text)}</p>' if text else ""
+
+
+def facts_html(text: str) -> str:
+    return f'<div class="dw-facts">{note_html(text)}</div>'
 
 
 def extra_title(facts: NodeFacts) -> str:

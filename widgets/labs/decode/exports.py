@@ -78,6 +78,7 @@ def _kinds() -> dict[str, Export]:
         "Rounds (parquet)": Export("rounds.parquet", "application/vnd.apache.parquet", _parquet),
         "Tokens (CSV)": Export("tokens.csv", csv, _stream),
     }
+    kinds["Token stream (SVG)"] = Export("tokens.svg", svg, _picture(token_stream, "svg"))
     for title, module in PICTURES.items():
         name = module.__name__.rsplit(".", 1)[-1]
         for form, mime in (("svg", svg), ("html", page), ("csv", csv)):

@@ -22,10 +22,11 @@ from widgets.labs.decode.blocks import (
 )
 from widgets.labs.decode.controller import DecodeController
 from widgets.labs.decode.engine import held_out_prompts
+from widgets.labs.jupyter_css import JUPYTER_CSS
 from widgets.views.jupyter import DraftTreeView, PlotView, TokenStreamView, plotly_lib
 from widgets.views.outbox import drain
 
-STREAM_PX, TREE_PX, LAW_PX, CHART_PX = 184, 360, 176, 150
+STREAM_PX, TREE_PX, LAW_PX, CHART_PX = 190, 364, 200, 166
 FIGURES = {"law": LAW_PX, "map": CHART_PX, "length": CHART_PX}
 
 
@@ -53,7 +54,7 @@ class JupyterView:
         self.controller = controller
         self._presenter = Presenter(controller.laws)
         self._seen = {"stream": 0, "tree": 0, "map": 0}
-        self.html = {n: html() for n in ("head", "progress", "notice", "node", "speed")}
+        self.html = {n: html() for n in ("head", "progress", "notice", "node", "speed", "verdict")}
         self.errors = {name: html() for name in ERROR_BLOCKS}
         self.stream = TokenStreamView(box_px=STREAM_PX)
         self.tree = DraftTreeView(box_px=TREE_PX)
@@ -132,15 +133,16 @@ class JupyterView:
         head = box([self.html["head"], *run, self.html["progress"]], "dw-head", row=True)
         trouble = [self.errors["model"], self.errors["run"]]
         stream = box([*trouble, self.stream], "dw-cell")
-        node = box([self.html["node"], self.figures["law"]], "dw-cell", "dw-node")
+        node = box([self.figures["law"], self.html["node"]], "dw-cell", "dw-node")
         middle = box([box([self.tree], "dw-cell"), node], "dw-band", "dw-middle")
         speed = box([self.html["speed"], self.errors["speed"]], "dw-cell", "dw-block")
         charts = [box([self.figures[name]], "dw-cell") for name in ("map", "length")]
         bottom = box([*charts, speed], "dw-band", "dw-bottom")
-        main = box([box([stream], "dw-band"), middle, bottom], "dw-main")
+        bands = [box([stream], "dw-band"), middle, bottom, self.html["verdict"]]
+        main = box(bands, "dw-main")
         side = [self._side()] if controls else []
         grid = box([head, *side, main], "dw-grid", *([] if controls else ["dw-bare"]))
-        sheet = ipw.HTML(f"<style>{frame.css()}</style>", layout=ipw.Layout(display="none"))
+        sheet = ipw.HTML(f"<style>{frame.css()}{JUPYTER_CSS}</style>", layout=ipw.Layout(display="none"))
         return box([sheet, plotly_lib(), grid], "dw", "dw-lab", "dw-in-jupyter")
 
     # ---- from the browser ----------------------------------------------------------------------

@@ -43,8 +43,7 @@ def _live(trace: Trace) -> str:
         key, meaning = ACCEPTANCE[label]
         shown = theme.percent(summary[key]) if label == "of depth" else f"{summary[key]:.2f}"
         dials += _dial(shown, "kept of depth" if label == "of depth" else label, meaning)
-    note = '<p class="dw-note">Plain decoding is measured when the run ends.</p>'
-    return f'<div class="dw-dials">{dials}</div>{note}'
+    return f'<div class="dw-dials">{dials}</div>'
 
 
 def _dials(trace: Trace) -> str:
@@ -93,9 +92,13 @@ def _words(trace: Trace) -> str:
 
 def verdict_html(trace: Trace, state: str) -> str:
     """Whether speculation pays here, and if not, which cost is to blame and what to change."""
-    if not trace.rounds or state in ("running", "paused"):
-        return ""
-    words = speed.verdict_sentence(trace)
     if state == "measuring":
-        words = "Plain decoding is being measured to compare with."
+        words = "Plain decoding is being measured, to compare with."
+    elif state in ("running", "paused"):
+        words = (
+            "While a run is going the stream, the tree and three numbers move; the charts are drawn"
+            " when it pauses or ends, and plain decoding is measured after it."
+        )
+    else:
+        words = speed.verdict_sentence(trace)
     return f'<p class="dw-verdict">{escape(words)}</p>'

@@ -28,12 +28,12 @@ from widgets.views.panel import DraftTreeView, TokenStreamView
 
 BUTTON_CSS = """
 :host { font-family: var(--dw-sans); }
-.bk-btn.bk-btn, .bk-btn.bk-btn-default { border: 1px solid var(--dw-edge); border-radius: 7px; padding: 4px 11px;
-  font: 500 13px/1.3 var(--dw-sans); height: 30px; background: var(--dw-paper);
-  color: var(--dw-text); box-shadow: none; }
-.bk-btn.bk-btn-default:hover:not([disabled]) { background: var(--dw-surface); color: var(--dw-text); }
-.bk-btn.bk-btn-primary, .bk-btn.bk-btn-primary:hover { background: var(--dw-accent);
-  border-color: var(--dw-accent); color: var(--dw-paper); }
+.bk-btn.bk-btn { border: 1px solid var(--dw-edge) !important; border-radius: 7px; padding: 4px 11px;
+  font: 500 13px/1.3 var(--dw-sans); height: 30px; background: var(--dw-paper) !important;
+  color: var(--dw-text) !important; box-shadow: none; }
+.bk-btn.bk-btn-default:hover:not([disabled]) { background: var(--dw-surface) !important; }
+.bk-btn.bk-btn-primary.bk-btn-primary { background: var(--dw-accent) !important;
+  border-color: var(--dw-accent) !important; color: var(--dw-paper) !important; }
 .bk-btn[disabled] { opacity: .45; }
 .bk-btn:focus-visible { outline: 2px solid var(--dw-accent); outline-offset: 2px; }
 """
@@ -160,16 +160,10 @@ class DecodePanel:
     def roots(self) -> dict[str, Any]:
         """Name -> what the page's template puts there."""
         run = [self.buttons[name] for name in RUN_BUTTONS]
-        self.html["progress"].param.update(
-            sizing_mode=None, width=330, align="center", styles={"text-align": "right"}
-        )
-        self.html["head"].align = "center"
-        head = pn.Row(
-            self.html["head"], *run, self.html["progress"],
-            sizing_mode="stretch_width", margin=0, styles={"gap": "10px", "align-items": "center"},
-        )
         return {
-            "head": head,
+            "head": self.html["head"],
+            "buttons": pn.Row(*run, margin=0, styles={"gap": "10px"}),
+            "progress": self.html["progress"],
             "side": self.side(),
             "stream": self.stream,
             "tree": self.tree,
@@ -246,7 +240,10 @@ class DecodePanel:
 
     def darken(self, dark: bool) -> None:
         """Redraw the figures for a dark or a light page."""
-        self.mode = "dark" if dark else "light"
+        wanted = "dark" if dark else "light"
+        if wanted == self.mode:
+            return
+        self.mode = wanted
         self.stream.mode = self.tree.mode = self.mode
         self._presenter = Presenter(self.controller.laws)
         self.flush()

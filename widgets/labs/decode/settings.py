@@ -44,7 +44,8 @@ class Section(NamedTuple):
 
 def all_fields() -> dict[str, Field]:
     """Every setting of the lab by key."""
-    found = [Field(k.name, k, "lab") for k in (PROMPT, LENGTH, DRAFT, *SAMPLING)]
+    found = [Field(k.name, k, "lab") for k in (PROMPT, DRAFT, *SAMPLING)]
+    found.append(Field(LENGTH.name, LENGTH, "lab", "new tokens"))
     for family in FAMILIES:
         cards = methods(family)
         found.append(picker(family, cards, first_choice(family), FAMILY_HELP[family]))

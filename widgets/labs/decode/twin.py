@@ -10,24 +10,13 @@ from widgets.labs import frame
 from widgets.labs.decode.lab_view import LabView
 from widgets.labs.decode.numbers import speed_html
 
-TOKENS = 400  # of the stream; a notebook keeps this for ever
+LINES = 14  # of the stream; a notebook keeps this for ever
 
 TWIN_CSS = """
 .dw-twin { padding: 12px 16px; border: 1px solid var(--dw-rule); }
-.dw-twin .dw-stream { white-space: pre-wrap; font: 12.5px/1.7 MONO; margin: 8px 0; padding: 0; }
-.dw-twin .dw-prompt { color: var(--dw-muted); }
-.dw-twin .dw-mark { color: var(--dw-muted); }
-.dw-twin .dw-token { text-decoration: underline; text-underline-offset: 4px; }
-.dw-twin .dw-accepted { background: var(--dw-accepted-fill);
-  text-decoration: underline solid var(--dw-accepted); }
-.dw-twin .dw-bonus { background: var(--dw-bonus-fill);
-  text-decoration: underline dotted var(--dw-bonus); }
-.dw-twin .dw-corrected { background: var(--dw-corrected-fill);
-  text-decoration: underline wavy 1px var(--dw-corrected); }
-.dw-twin .dw-chosen { outline: 2px solid var(--dw-select); outline-offset: -1px; }
 .dw-twin .dw-row-of { display: flex; flex-wrap: wrap; gap: 4px 20px; align-items: flex-start; }
 .dw-twin svg { max-width: 100%; height: auto; }
-""".replace("MONO", theme.MONO)
+"""
 
 
 def twin_html(view: LabView) -> str:
@@ -39,15 +28,14 @@ def twin_html(view: LabView) -> str:
         note = "Nothing was generated when this page was saved; run the cell to open the lab."
         body = f'<p class="dw-note">{note}</p>'
     else:
-        stream = token_stream.info(trace, at)
-        stream = stream._replace(tokens=stream.tokens[:TOKENS])
+        stream = token_stream.svg(token_stream.info(trace, at), width=1040, most_lines=LINES)
         tree = draft_tree.svg(draft_tree.info(trace, at))
         law = node_law.svg(node_law.info(trace, at))
         levels = acceptance_map.svg(acceptance_map.info(trace, at))
         lengths = accepted_length.svg(accepted_length.info(trace, at))
         numbers = f'<div style="max-width:330px">{speed_html(trace, "finished")}</div>'
         body = (
-            f"{token_stream.html(stream)}"
+            f"<div>{stream}</div>"
             f'<div class="dw-row-of">{tree}{law}</div>'
             f'<div class="dw-row-of">{levels}{lengths}{numbers}</div>'
             f'<p class="dw-note">{escape(NOTE)}</p>'
