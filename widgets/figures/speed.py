@@ -80,40 +80,25 @@ def break_even(speed: SpeedInfo) -> str:
 
 def figure(speed: SpeedInfo, mode: str = "light") -> dict[str, Any]:
     """Two bars in tokens/s; the dashed line is plain speed, where speculation breaks even."""
-    light = theme.LIGHT
-    plain = speed.plain_tokens_per_s
-    names, values, colours, errors = ["this run"], [speed.tokens_per_s], [light.accent], [None]
+    light, plain = theme.LIGHT, speed.plain_tokens_per_s
+    bars = [_bar("this run", speed.tokens_per_s, light.accent)]
     if plain is not None:
-        names, values = ["plain", *names], [plain, *values]
-        colours, errors = [light.neutral, *colours], [max(0.0, speed.plain_high - plain), None]
-    bars = {
-        "type": "bar",
-        "orientation": "h",
-        "x": values,
-        "y": names,
-        "width": 0.42 if plain is not None else 0.24,
-        "text": [f"  {theme.rate(value)} tokens/s" for value in values],
-        "textposition": "outside",
-        "cliponaxis": False,
-        "textfont": {"size": 11, "color": light.text},
-        "hovertemplate": "%{y}: %{x:.1f} tokens/s<extra></extra>",
-        "marker": {"color": colours},
-        "error_x": {
+        whisker = {
             "type": "data",
             "symmetric": False,
-            "array": errors,
-            "arrayminus": [None] if plain is None else [max(0.0, plain - speed.plain_low), None],
+            "array": [max(0.0, speed.plain_high - plain)],
+            "arrayminus": [max(0.0, plain - speed.plain_low)],
             "color": light.text,
             "thickness": 1,
             "width": 3,
-            "visible": plain is not None,
-        },
-    }
+        }
+        bars.insert(0, {**_bar("plain", plain, light.neutral), "error_x": whisker})
+    most = max(speed.tokens_per_s, plain or 0.0)
     started = speed.tokens_per_s > 0
     layout = theme.base_layout(
         "speed",
         heading(speed),
-        xaxis={"visible": False, "range": [0, max(values) * 1.5 or 1]},
+        xaxis={"visible": False, "range": [0, most * 1.5 or 1]},
         yaxis={"visible": started, "ticklabelstandoff": 4},
         shapes=_line(speed),
         annotations=[
@@ -123,8 +108,24 @@ def figure(speed: SpeedInfo, mode: str = "light") -> dict[str, Any]:
         ],
         margin={"l": 70, "r": 18, "t": 30, "b": 44},
     )
-    picture = {"data": [bars] if started else [], "layout": layout}
+    picture = {"data": bars if started else [], "layout": layout}
     return theme.in_mode({**picture, "config": theme.config("speed")}, mode)
+
+
+def _bar(name: str, value: float, colour: str) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "x": [value],
+        "y": [name],
+        "width": 0.42,
+        "text": [f"  {theme.rate(value)} tokens/s"],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "textfont": {"size": 11, "color": theme.LIGHT.text},
+        "hovertemplate": "%{y}: %{x:.1f} tokens/s<extra></extra>",
+        "marker": {"color": colour},
+    }
 
 
 def heading(speed: SpeedInfo) -> str:
