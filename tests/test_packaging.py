@@ -165,3 +165,19 @@ def test_the_wheel_carries_data_and_no_notebooks(tmp_path):
     wanted = {n for n in names if n.startswith(("workbench/", "widgets/")) and n.endswith(data)}
     assert {n for n in wanted if (ROOT / n).is_file()} <= inside
     assert not [name for name in inside if name.endswith(".ipynb") or name.startswith("tests")]
+
+
+def test_shapes_are_checked_while_tests_run():
+    """The checker of tests/strict_types.py is on: a wrong dtype and a wrong shape are refused."""
+    import torch
+    from jaxtyping import TypeCheckError
+
+    from workbench.core.sampling import top_p_law
+    from workbench.core.tree import DraftTree
+
+    with pytest.raises(TypeCheckError):
+        top_p_law(torch.zeros(3, dtype=torch.long), 0.5)
+    with pytest.raises(TypeCheckError):
+        DraftTree(torch.zeros(2), (-1, 0))
+    with pytest.raises(TypeCheckError):
+        DraftTree(torch.zeros(1, dtype=torch.long), (-1,), probs=torch.ones(3))
