@@ -6,6 +6,7 @@ taps in the middle are refused, with the reason.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -13,7 +14,7 @@ from functools import reduce
 import torch
 from torch import nn
 
-# model_type -> (embedding, layers, final norm, rotary tables or ""), as attribute paths.
+# model_type -> (embedding, layers, final norm, rotary tables or learned positions), as paths.
 _LLAMA_LIKE = ("model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb")
 FAMILIES: dict[str, tuple[str, str, str, str]] = {
     **dict.fromkeys(
@@ -27,12 +28,12 @@ FAMILIES: dict[str, tuple[str, str, str, str]] = {
         "gpt_neox.final_layer_norm",
         "gpt_neox.rotary_emb",
     ),
-    "gpt2": ("transformer.wte", "transformer.h", "transformer.ln_f", ""),
+    "gpt2": ("transformer.wte", "transformer.h", "transformer.ln_f", "transformer.wpe"),
     "opt": (
         "model.decoder.embed_tokens",
         "model.decoder.layers",
         "model.decoder.final_layer_norm",
-        "",
+        "model.decoder.embed_positions",
     ),
 }
 
@@ -58,24 +59,48 @@ def _follow(root: nn.Module, path: str) -> nn.Module | None:
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """The named parts of one loaded model; ``rotary`` is None for learned positions."""
+    """The named parts of one loaded model.
+
+    ``places`` makes rotary tables, or is the embedding of learned positions. ``softcap`` bounds the
+    logits (Gemma 2), and ``cache_argument`` is the name under which layers take the cache.
+    """
 
     family: str
     embed: nn.Module
     layers: nn.ModuleList
     norm: nn.Module
     head: nn.Module
-    rotary: nn.Module | None
+    places: nn.Module | None
+    softcap: float | None = None
+    cache_argument: str = "past_key_values"
+
+    @property
+    def rotary(self) -> nn.Module | None:
+        """What makes the rotary tables, or None for learned positions."""
+        return None if isinstance(self.places, nn.Embedding) else self.places
 
     @property
     def walkable(self) -> bool:
-        """Whether the layers can be called one by one with rotary tables."""
-        return self.rotary is not None
+        """Whether the layers can be called one by one."""
+        return self.places is not None
 
     @property
     def fusable(self) -> bool:
         """Whether every layer is the plain pre-norm kind that the fused walk repeats."""
-        return self.walkable and all(_fusable_layer(layer) for layer in self.layers)
+        return self.rotary is not None and all(_fusable_layer(layer) for layer in self.layers)
+
+    def embedded(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """The stream ``[1 n d]`` before the first layer."""
+        stream = self.embed(ids[None])
+        if isinstance(self.places, nn.Embedding):
+            places = positions[None] + getattr(self.places, "offset", 0)  # OPT counts from 2
+            stream = stream + nn.functional.embedding(places, self.places.weight)
+        return stream
+
+    def logits(self, final: torch.Tensor) -> torch.Tensor:
+        """The head's logits of normed states."""
+        logits = self.head(final)
+        return logits if self.softcap is None else (logits / self.softcap).tanh() * self.softcap
 
 
 def _fusable_layer(layer: nn.Module) -> bool:
@@ -100,7 +125,15 @@ def anatomy_of(network: nn.Module) -> Anatomy | None:
     head = network.get_output_embeddings()
     if any(part is None for part in parts[:3]) or head is None:
         return None
-    return Anatomy(family, parts[0], parts[1], parts[2], head, parts[3])
+    takes = inspect.signature(parts[1][0].forward).parameters
+    return Anatomy(
+        family,
+        *parts[:3],
+        head,
+        parts[3],
+        getattr(network.config, "final_logit_softcapping", None),
+        "layer_past" if "layer_past" in takes else "past_key_values",
+    )
 
 
 def first_bad_layer(network: nn.Module, layers, call: Callable[[], object]) -> str:

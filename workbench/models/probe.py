@@ -62,7 +62,13 @@ def choose_mode(model: Model) -> None:
     top = min(model.vocab_size, len(model.tokenizer))
     ids = torch.randint(0, top, (_PREFIX_TOKENS + len(_PARENT),), generator=generator).tolist()
     prefix, tree = ids[:_PREFIX_TOKENS], ids[_PREFIX_TOKENS:]
-    wanted = _reference(model, prefix, tree)
+    try:
+        wanted = _reference(model, prefix, tree)
+    except Exception as problem:  # a network whose own code cannot run its own weights
+        raise ModelError(
+            f"model={model.name!r}: its own forward fails ({type(problem).__name__}: {problem});"
+            " the configuration contradicts itself or needs another version of transformers"
+        ) from None
     if not bool(torch.isfinite(wanted).all()):
         return  # the first use explains which layer is to blame
     limit = _TOLERANCE.get(model.network.dtype, 0.08)

@@ -119,7 +119,7 @@ class Session:
         else:
             done = walk.walk_pass(model.anatomy, rows, self._cache, span, capture)
         final = done.final[-1:] if last_only else done.final
-        return model.anatomy.head(final), done.taps
+        return model.anatomy.logits(final), done.taps
 
     def _rows(self, tokens, parent, n: int, past: int) -> walk.Rows:
         device, dtype = self.device, self.model.network.dtype
@@ -130,8 +130,11 @@ class Session:
             bare = n == 1 or (causal and self.model.mode == "fused")
             mask = None if bare else walk.causal_mask(n, past, dtype, device)
             return walk.Rows(ids, positions, past, mask, causal)
-        if not self.model.trees:
-            raise ModelError(f"{self.model.name}: trees cannot be scored, {self.model.reason}")
+        if not self.model.trees and list(parent) != list(range(-1, n - 1)):
+            raise ModelError(
+                f"{self.model.name}: a branching tree cannot be scored, {self.model.reason}; use a"
+                " drafter that proposes one chain (prompt_lookup), or a width of 1"
+            )
         block, depth = _tree_block(tuple(parent), dtype, str(device))
         mask = torch.zeros(1, 1, n, past + n, dtype=dtype, device=device)
         mask[..., past:] = block

@@ -64,8 +64,9 @@ def stock_pass(network, rows: Rows, cache: KeyValueCache, capture, last_only: bo
 
 def walk_pass(anatomy: Anatomy, rows: Rows, cache: KeyValueCache, span, capture) -> Activations:
     """Call the layers of ``span`` one by one; taps are named by how many layers came before."""
-    hidden = anatomy.embed(rows.ids[None])
-    rotary = anatomy.rotary(hidden, rows.positions[None])
+    hidden = anatomy.embedded(rows.ids, rows.positions)
+    rotary = anatomy.rotary(hidden, rows.positions[None]) if anatomy.rotary else None
+    cached = {anatomy.cache_argument: cache}
     mask = rows.mask
     if mask is None:
         mask = causal_mask(len(rows.ids), rows.past, hidden.dtype, hidden.device)
@@ -79,9 +80,9 @@ def walk_pass(anatomy: Anatomy, rows: Rows, cache: KeyValueCache, span, capture)
             hidden,
             attention_mask=mask,
             position_ids=rows.positions[None],
-            past_key_values=cache,
             use_cache=True,
             position_embeddings=rotary,
+            **cached,
         )
         if isinstance(hidden, tuple):
             hidden = hidden[0]
