@@ -23,6 +23,8 @@ select.bk-input { padding-right: 4px; text-overflow: ellipsis; appearance: auto;
 select.bk-input option { background-color: var(--dw-paper); color: var(--dw-text); }
 .bk-input-group, .bk-input-group > .bk-input { min-width: 0; }
 .bk-spin-btn { display: none; }
+label, .bk-slider-title { position: absolute; width: 1px; height: 1px; overflow: hidden;
+  clip-path: inset(50%); }
 .noUi-target { background: var(--dw-edge); border: 0; box-shadow: none; height: 4px;
   margin: 11px 7px; }
 .noUi-connects { border-radius: 2px; }
@@ -80,7 +82,7 @@ class Row:
     def _make(self, value: Any) -> pn.widgets.Widget:
         field, kind = self.field, self.field.control
         look = dict(
-            label="", margin=0, align="center", sizing_mode="stretch_width", stylesheets=[ROW_CSS]
+            label=field.title, margin=0, align="center", sizing_mode="stretch_width", stylesheets=[ROW_CSS]
         )
         if kind == "slider":
             whole = field.knob.kind == "int"

@@ -12,6 +12,7 @@ JUPYTER_CSS = """
 .dw-in-jupyter .dw-head > :last-child { flex: 0 1 auto; min-width: 0; overflow: hidden; }
 .dw-in-jupyter .dw-side { max-height: 800px; display: flex; gap: 2px; }
 .dw-in-jupyter .dw-side > * { flex: none; }
+.dw-in-jupyter .dw-side > .widget-dropdown { height: 28px; }
 .dw-in-jupyter .dw-side h3.dw-title { margin: 9px 0 3px; line-height: 1.4; }
 .dw-in-jupyter .dw-main { grid-template-rows: auto auto auto auto; overflow: hidden; }
 .dw-in-jupyter .dw-band { overflow: hidden; }

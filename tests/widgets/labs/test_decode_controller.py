@@ -286,6 +286,24 @@ def test_a_model_that_cannot_be_loaded_shows_before_the_first_start(lab, script,
     assert "no such folder" in view.errors["model"] and view.trace is trace
 
 
+def test_start_need_not_wait_until_the_model_was_loaded_ahead(script, trace):
+    gate, tools = threading.Event(), script.engine()
+    slow = tools.__class__(
+        lambda name: (gate.wait(5), tools.load(name))[1],
+        tools.run,
+        tools.settings,
+        tools.baseline,
+        tools.laws,
+    )
+    controller = DecodeController("t", "d", "hi", tools=slow)
+    controller.warm()
+    assert controller.state == "loading" and "start" in controller.view().verbs
+    controller.start()
+    assert "start" not in controller.view().verbs
+    gate.set()
+    assert controller.wait(5) and controller.state == "finished"
+
+
 def test_warming_keeps_the_recorded_run_on_the_screen(lab, script, trace):
     controller = lab(trace=trace)
     controller.warm()

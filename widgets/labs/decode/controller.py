@@ -226,7 +226,7 @@ class DecodeController:
             state = self._status().state
             if state in LIVE:
                 self._job.tell(verb)
-            elif state not in BUSY:
+            elif self._free(state):
                 self._errors.clear()
                 self._following, self._selection = True, Selection()
                 self._launch(verb)
@@ -299,9 +299,13 @@ class DecodeController:
         stale = self._job is not None and dict(self.history.now) != dict(self._job.settings)
         return "Changes apply from the next start." if status.state in LIVE and stale else ""
 
+    def _free(self, state: str) -> bool:
+        """Whether a new run may begin: nothing is under way but, at most, loading ahead."""
+        return state not in BUSY or (self._job is not None and self._job.warming)
+
     def _verbs(self, state: str) -> frozenset[str]:
         verbs = set()
-        if state not in BUSY or state == "paused":
+        if self._free(state) or state == "paused":
             verbs |= {"start", "step"}
         if state == "running":
             verbs |= {"pause"}

@@ -86,12 +86,14 @@ class Job:
         self._run: Any = None
         self._final: Trace | None = None
         self.errors: dict[str, str] = {}
+        self.warming = False  # only loads a model; a start need not wait for it
         self._thread: threading.Thread | None = None
 
     # ---- verbs, from any thread ----------------------------------------------------------------
 
     def begin(self, verb: str | None) -> None:
         """Start the thread. ``verb``: ``start``, ``step`` (stay paused), None (only load)."""
+        self.warming = verb is None
         self._thread = threading.Thread(
             target=self._guard, args=(verb,), daemon=True, name="lab-job"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -99,11 +100,11 @@ class DecodePanel:
     def _make_side(self) -> None:
         settings, form = self.controller.view().settings, lab.all_fields()
         area = {"sizing_mode": "stretch_width", "margin": 0, "stylesheets": [AREA_CSS]}
-        self.prompt = pn.widgets.TextAreaInput(label="", value=settings["prompt"], **area)
+        self.prompt = pn.widgets.TextAreaInput(label="Prompt", value=settings["prompt"], **area)
         self.prompt.height, self.prompt.max_length = 70, 100_000
         prompts = held_out_prompts()
         self.picker = pn.widgets.Select(
-            label="", options={"held-out prompts …": "", **prompts}, value="", **area
+            label="Held-out prompts", options={"held-out prompts …": "", **prompts}, value="", **area
         )
         self.picker.visible = bool(prompts)
         self.count = Row(form["max_new_tokens"], settings["max_new_tokens"], self._changed)
@@ -116,7 +117,7 @@ class DecodePanel:
         self.upload = pn.widgets.FileInput(
             accept=".json", margin=0, sizing_mode="stretch_width", stylesheets=[FILE_CSS]
         )
-        self.kind = pn.widgets.Select(label="", options=list(exports.KINDS), **area)
+        self.kind = pn.widgets.Select(label="What to save", options=list(exports.KINDS), **area)
         self.download = pn.widgets.FileDownload(
             label="Save", callback=self._export, filename="trace.json", embed=False, auto=True,
             margin=0, width=70, height=30, button_type="default", stylesheets=[BUTTON_CSS],
@@ -192,8 +193,12 @@ class DecodePanel:
     def _named(self, event: Any) -> None:
         self.download.filename = exports.KINDS[event.new].filename
 
-    def _export(self) -> Any:
-        return exports.export_bytes(self.kind.value, self.controller.view())
+    def _export(self) -> io.BytesIO:
+        try:
+            return io.BytesIO(exports.export_bytes(self.kind.value, self.controller.view()))
+        except Exception as error:  # nothing to save yet, or an optional package is missing
+            self.errors["trace"].object = frame.error_html(f"{self.kind.value}: {error}")
+            raise
 
     def _clicked(self, view: str, outbox: list) -> None:
         events, self._seen[view] = drain(outbox, self._seen[view])

@@ -21,10 +21,11 @@ SETTINGS = {
     "drafter.draft_model.siblings": 3,
     "policy.fixed.depth": 4,
     "temperature": 0.7,
-    "max_new_tokens": 64,
+    "max_new_tokens": 56,
     "seed": 4,
 }
 DIGITS = 5  # of every stored probability: a picture cannot show more, and the file stays small
+TOP = 6  # tokens kept of every law, likewise
 
 
 @cache
@@ -50,6 +51,9 @@ def record(path: Path) -> Trace:
     if view.errors or view.trace is None:
         raise RuntimeError(f"the run to record went wrong: {dict(view.errors)}")
     plain = msgspec.json.decode(view.trace.to_json())
+    for round_ in plain["rounds"]:
+        for top in (*round_["p_top"], *round_["q_top"]):
+            top["ids"], top["probs"] = top["ids"][:TOP], top["probs"][:TOP]
     trace = Trace.from_json(msgspec.json.encode(_rounded(plain)), "the recorded run")
     trace.save(path)
     return trace

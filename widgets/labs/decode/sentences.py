@@ -97,9 +97,9 @@ def why(trace: Trace, position: int, node: int) -> str:
             best = f"“{theme.visible(trace.piece(above.ids[0]))}”"
         return f"Greedy decoding keeps only the target's first choice, which is {best} here."
     if round_.drawn == "chosen" or round_.q_node is None:
-        gave = f"the target gives {name} p = {p:.3f}"
+        gave = f"the target gives {name} {_is('p', p)}"
     else:
-        gave = f"the draft drew {name} with q = {round_.q_node[node]:.3f}, the target p = {p:.3f}"
+        gave = f"the draft drew {name} with {_is('q', round_.q_node[node])}, the target {_is('p', p)}"
     gave = gave[0].upper() + gave[1:]
     if fate == "accepted":
         return f"{gave}: a chance of {chance:.2f} to be kept, and the round's draw kept it."
@@ -109,6 +109,11 @@ def why(trace: Trace, position: int, node: int) -> str:
         f"{gave}: a chance of {chance:.2f} to be kept. The round's draw ({round_.uniform:.3f})"
         f" fell into the other {1 - chance:.2f}."
     )
+
+
+def _is(letter: str, value: float) -> str:
+    """``p = 0.125``, or ``p < 0.001`` where rounding would call it zero."""
+    return f"{letter} < 0.001" if 0 < value < 0.001 else f"{letter} = {value:.3f}"
 
 
 def _why_untested(trace: Trace, round_: Round, node: int) -> str:

@@ -1,0 +1,70 @@
+"""JupyterLab runs the tour with nobody's settings and no network; then a person uses the lab."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import urllib.request
+
+import lab_page
+import pytest
+from conftest import ROOT
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.browser
+NOTEBOOK = "00_tour.ipynb"
+
+
+def kernel_is_ready(base: str, path: str) -> bool:
+    """Idle and connected: a command sent earlier is silently lost."""
+    with urllib.request.urlopen(f"{base}/api/sessions", timeout=5) as answer:
+        sessions = [s for s in json.load(answer) if s["path"] == path and s["kernel"]]
+    kernels = [s["kernel"] for s in sessions]
+    return any(k["execution_state"] == "idle" and k.get("connections") for k in kernels)
+
+
+def wait_until_ready(base: str, path: str, timeout_s: float = 60) -> None:
+    end = time.monotonic() + timeout_s
+    while not kernel_is_ready(base, path):
+        assert time.monotonic() < end, "the kernel did not become idle"
+        time.sleep(0.3)
+
+
+def run_all(page: Page) -> None:
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).first.click()
+
+
+def test_the_tour_runs_and_the_lab_answers(open_page, jupyter, shots):
+    base, work = jupyter
+    shutil.copy(ROOT / "notebooks" / NOTEBOOK, work / NOTEBOOK)
+    page = open_page(f"{base}/lab/tree/{NOTEBOOK}")
+    wait_until_ready(base, NOTEBOOK)
+    page.keyboard.press("Control+b")  # the file browser away: the lab gets the width
+    run_all(page)
+    wait_until_ready(base, NOTEBOOK)
+    expect(page.locator(".dw-in-jupyter").first).to_be_visible(timeout=60_000)
+    lab = page.locator(".dw-in-jupyter").first
+    lab.scroll_into_view_if_needed()
+    scope = Scope(page, lab)
+    lab_page.shown(scope)
+    scope.idle()
+    lab_page.click_a_token(scope)
+    lab_page.click_a_node(scope)
+    lab_page.move_a_knob(scope)
+    page.screenshot(path=shots / "jupyter-light.png")
+    lab_page.start_and_stop(scope, lab.locator('input[type="number"]').first)
+    assert page.locator(".jp-OutputArea-error, .jp-mod-error").count() == 0
+
+
+class Scope:
+    """A page narrowed to one lab, because the tour shows several."""
+
+    def __init__(self, page: Page, lab):
+        self.locator, self.get_by_role, self.keyboard = lab.locator, lab.get_by_role, page.keyboard
+        self.evaluate = page.evaluate
+
+    def idle(self) -> None:
+        """The run that the tour itself started has ended."""
+        expect(self.get_by_role("button", name="Start")).to_be_enabled(timeout=60_000)
