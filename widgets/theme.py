@@ -206,13 +206,13 @@ CONFIG = {
     "responsive": True,
     "showSendToCloud": False,
     "modeBarButtons": [["toImage"]],
-    "toImageButtonOptions": {"format": "png", "scale": 3},
 }
 
 
 def config(name: str) -> dict[str, Any]:
     """Plotly's config: no logo, no sharing, one button that saves a picture named ``name``."""
-    return {**CONFIG, "toImageButtonOptions": {**CONFIG["toImageButtonOptions"], "filename": name}}
+    save = {"format": "png", "scale": 3, "filename": name}
+    return {**CONFIG, "toImageButtonOptions": save}
 
 
 def variables(mode: str) -> str:

@@ -86,8 +86,8 @@ def figure(speed: SpeedInfo, mode: str = "light") -> dict[str, Any]:
         whisker = {
             "type": "data",
             "symmetric": False,
-            "array": [max(0.0, speed.plain_high - plain)],
-            "arrayminus": [max(0.0, plain - speed.plain_low)],
+            "array": [max(0.0, (speed.plain_high or plain) - plain)],
+            "arrayminus": [max(0.0, plain - (speed.plain_low or plain))],
             "color": light.text,
             "thickness": 1,
             "width": 3,
@@ -158,7 +158,7 @@ def svg(speed: SpeedInfo, width: float = 300.0) -> str:
     if not speed.tokens_per_s:
         body = [draw.heading(TITLE), draw.text(18, 44, "no round yet", "muted")]
         return draw.document(width, 64, body, TITLE)
-    large = {"font_size": 24, "font_weight": 700}
+    large: dict[str, Any] = {"font_size": 24, "font_weight": 700}
     ratio = "–" if speed.ratio is None else theme.times(speed.ratio)
     against = "plain decoding"
     if speed.ratio is not None:

@@ -20,7 +20,7 @@ class TokenInfo(NamedTuple):
     text: str
     fate: str
     round: int
-    index: int
+    place: int  # among the tokens of its round
     node: int
     depth: int
     p: float | None
@@ -121,7 +121,7 @@ def stream_data(trace: Trace) -> dict[str, Any]:
         "fates": "".join(SHORT[token.fate] for token in stream.tokens),
         "round": [token.round for token in stream.tokens],
         "node": [token.node for token in stream.tokens],
-        "index": [token.index for token in stream.tokens],
+        "index": [token.place for token in stream.tokens],
         "p": [thousandths(token.p) for token in stream.tokens],
         "q": [thousandths(token.q) for token in stream.tokens],
         "alternatives": [others for _, others in numbered],

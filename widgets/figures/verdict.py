@@ -22,6 +22,7 @@ def extra_costs(trace: Trace) -> list[Cost]:
     Needs rounds and a baseline. The parts add up to ``ms of a round - ms of a plain token``; a part
     is negative where it is cheaper than in plain decoding.
     """
+    assert trace.baseline is not None
     count, plain_ms = len(trace.rounds), trace.baseline.ms_per_token
     mean = {
         part: sum(getattr(r.ms, part) for r in trace.rounds) / count

@@ -14,7 +14,9 @@ class View(AnyWidgetComponent):
     """What all views share; :class:`widgets.views.jupyter.View` says what each field means."""
 
     outbox = param.List(default=[], doc="Numbered events, newest last.")
-    mode = param.Selector(default="auto", objects=MODES, doc="`auto` follows the host.")
+    mode: param.Selector = param.Selector(
+        default="auto", objects=MODES, doc="`auto` follows the host."
+    )
     box_px = param.Integer(default=0, bounds=(0, None), doc="Height in pixels; 0 fills the box.")
 
     __abstract = True

@@ -45,6 +45,8 @@ function render({ model, el }) {
     const Plotly = globalThis.__dwPlotly, figure = model.get("fig") || {};
     if (!Plotly || !figure.data || state.gone || !canvas.clientWidth) return;
     waiting.hidden = true;
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", titleOf(figure));
     const shown = recolour(JSON.parse(JSON.stringify(figure)), state.mode);
     const layout = { ...shown.layout, autosize: false, width: canvas.clientWidth, height: canvas.clientHeight };
     const config = { ...shown.config, responsive: false, displayModeBar: false };
@@ -56,6 +58,11 @@ function render({ model, el }) {
       post({ kind: "point", figure: meta.figure || "", x: point.x ?? null, y: point.y ?? null,
         customdata: point.customdata ?? null });
     });
+  }
+
+  function titleOf(figure) {
+    const title = ((figure.layout || {}).title || {}).text || "chart";
+    return title.replaceAll(/<[^>]*>/g, "").replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
   }
 
   function nameOf() {

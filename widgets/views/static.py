@@ -28,7 +28,7 @@ class StaticTwin:
         return self
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        live = super()._repr_mimebundle_(**options)  # type: ignore[misc]
+        live = super()._repr_mimebundle_(**options)
         bundle, metadata = live if isinstance(live, tuple) else (live, {})
         bundle = {**(bundle or {}), "text/plain": f"<{self.twin_name or type(self).__name__}>"}
         if self.svg_twin is not None:

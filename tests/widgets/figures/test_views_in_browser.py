@@ -6,7 +6,7 @@ import pytest
 from traces import grow, make_trace
 
 from widgets import theme
-from widgets.figures import acceptance_map, draft_tree, token_stream
+from widgets.figures import acceptance_map, draft_tree, export, token_stream
 from widgets.figures.place import At
 from widgets.views import esm
 
@@ -55,7 +55,7 @@ def test_stream_clicks_and_keys_come_out_in_order(stage):
     for place in range(5):
         view.page.locator(f'[data-i="{place}"]').click()
     wanted = [
-        {"kind": "token", "round": t.round, "node": t.node, "index": t.index} for t in tokens[:5]
+        {"kind": "token", "round": t.round, "node": t.node, "index": t.place} for t in tokens[:5]
     ]
     assert view.said() == wanted
     numbers = [event["seq"] for event in view.events]
@@ -77,7 +77,7 @@ def test_stream_focus_roves_and_enter_chooses(stage):
     assert view.page.evaluate("() => document.activeElement.dataset.i") == "1"
     assert view.page.locator('[data-i][tabindex="0"]').count() == 1
     token = token_stream.info(TRACE).tokens[1]
-    assert view.said()[-1]["index"] == token.index
+    assert view.said()[-1]["index"] == token.place
     assert view.page.locator(".tip").is_visible() and "round" in view.page.inner_text(".tip")
 
 
@@ -219,6 +219,7 @@ def test_plot_draws_once_plotly_arrives_and_reports_clicks(stage):
     assert "has arrived" in view.page.inner_text("body")
     load_plotly(view)
     assert view.page.evaluate("() => typeof window.Plotly") == "undefined", "leaks a global"
+    assert view.page.locator(".canvas").get_attribute("aria-label") == acceptance_map.TITLE
     drag = view.page.locator(".nsewdrag").first.bounding_box()
     x, y = drag["x"] + drag["width"] * 10.5 / 54, drag["y"] + drag["height"] / 8
     for shift in (1, 0):
@@ -249,6 +250,20 @@ def test_plot_wears_the_colours_of_its_host(stage, dark, paper):
     )
     rgb = ", ".join(str(int(paper[i : i + 2], 16)) for i in (1, 3, 5))
     assert painted == f"rgb({rgb})"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_exported_page_draws_itself_offline(chromium, dark):
+    page = chromium.new_page(color_scheme="dark" if dark else "light")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.set_content(export.to_html(plot_state()["fig"]))
+    page.wait_for_selector("#figure .heatmaplayer image", state="attached")
+    paper = page.evaluate("() => document.querySelector('.main-svg').style.background")
+    assert paper == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")
+    assert page.locator(".modebar-btn").count() == 1, "more than the camera"
+    assert not [url for url in asked if url.startswith("http")]
+    page.close()
 
 
 # ---- host ----------------------------------------------------------------------------------------
