@@ -17,7 +17,9 @@ except ModuleNotFoundError:  # a bare GPU machine: the tests run, their types un
 def check(function: Callable) -> Callable:
     """``function``, checked at each call if one of its annotations is a jaxtyping one."""
     hints = getattr(function, "__annotations__", {}).values()
-    states_a_shape = any("torch.Tensor," in str(hint) or "jaxtyping" in repr(hint) for hint in hints)
+    states_a_shape = any(
+        "torch.Tensor," in str(hint) or "jaxtyping" in repr(hint) for hint in hints
+    )
     if beartype is None or not states_a_shape:
         return function
     return beartype(function, conf=BeartypeConf(is_pep484_tower=True))
