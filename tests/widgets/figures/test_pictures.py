@@ -7,6 +7,7 @@ import itertools
 import pytest
 from traces import CHAIN, grow, make_trace
 
+from widgets import theme
 from widgets.figures import (
     acceptance_map,
     accepted_length,
@@ -77,9 +78,14 @@ def test_tree_tells_fates_labels_and_how_the_round_ended():
     assert draft_tree.sentence(tree) == "kept 2 of 2 levels, then “)” (bonus)"
     data = draft_tree.tree_data(tree)
     assert data["round_count"] == 1 and data["nodes"][0]["q"] == 0.8
-    assert [line["line"]["dash"] for line in draft_tree.figure(tree)["data"][:-1]].count(
-        "dash"
-    ) == 1
+    shapes = draft_tree.figure(tree)["layout"]["shapes"]
+    edges = [shape["line"] for shape in shapes if shape["type"] == "path"]
+    assert [edge["dash"] for edge in edges] == ["solid", "5px,3px", "solid", "solid"]
+    assert edges[-1]["color"] == theme.LIGHT.accepted and edges[-1]["width"] > edges[0]["width"]
+    struck = [shape["y0"] for shape in shapes if shape["type"] == "line"]
+    assert struck == [tree.nodes[0].y]
+    framed = [s["x0"] for s in shapes if s["line"]["color"] == theme.LIGHT.select]
+    assert framed == [tree.nodes[2].x]
 
 
 def test_tree_without_nodes_and_with_a_cut_end():

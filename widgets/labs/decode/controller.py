@@ -228,7 +228,7 @@ class DecodeController:
                 self._job.tell(verb)
             elif self._free(state):
                 self._errors.clear()
-                self._following, self._selection = True, Selection()
+                self._following = True
                 self._launch(verb)
         self._mark()
 

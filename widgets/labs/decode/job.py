@@ -148,12 +148,14 @@ class Job:
             self._fail("run", f"{type(error).__name__}: {error}")
 
     def _work(self, verb: str | None) -> None:
-        model = self._models.load(self._name, "model")
         if verb is None:
+            self._models.load(self._name, "model")
             self._set("idle", "", 0.0)
             return
-        sampling = lab.make_sampling(self.settings)
-        run = self._tools().run(self._run_settings(model, sampling), listener=self._changed)
+        made, sampling = self._checked()
+        model = self._models.load(self._name, "model")
+        settings = self._run_settings(model, made, sampling)
+        run = self._tools().run(settings, listener=self._changed)
         if self._cancel.is_set():
             raise Stopped
         self._run = run
@@ -165,13 +167,15 @@ class Job:
             self._changed()
         self._finish(model, run, sampling)
 
-    def _run_settings(self, model: Any, sampling: Any) -> Any:
+    def _checked(self) -> tuple[dict[str, Any], Any]:
+        """The methods and the sampling; what is wrong with the form shows before any loading."""
+        prompt = self.settings["prompt"]
+        if not prompt.strip():
+            raise BadInput(f"prompt={prompt!r}: is empty; type some text or pick a held-out prompt")
+        return lab.make_methods(self.settings), lab.make_sampling(self.settings)
+
+    def _run_settings(self, model: Any, made: dict[str, Any], sampling: Any) -> Any:
         settings, draft = self.settings, None
-        if not settings["prompt"].strip():
-            raise BadInput(
-                f"prompt={settings['prompt']!r}: is empty; type some text or pick a held-out prompt"
-            )
-        made = lab.make_methods(settings)
         if lab.needs_draft(settings):
             self._set("loading", f"Loading {settings['draft']}", None)
             draft = self._models.load(settings["draft"], "drafter")
