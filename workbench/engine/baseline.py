@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from workbench.core.errors import BadInput
 from workbench.core.sampling import Sampling
 from workbench.core.trace import Baseline
 from workbench.engine.run import Run, RunSettings
@@ -50,6 +51,11 @@ def measure_plain(
             if done.index:
                 spent.append(done.ms.total)
         progress((repeat + 1) / repeats)
+    if not spent:
+        raise BadInput(
+            f"tokens={tokens}, repeats={repeats}: nothing could be measured; ask for 1 or more, and"
+            f" leave room after the prompt ({model.name} holds {model.context_tokens} tokens)"
+        )
     rng = np.random.default_rng(0)
     means = rng.choice(spent, (400, len(spent))).mean(1)
     low, high = np.quantile(means, (0.05, 0.95))

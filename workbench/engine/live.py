@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -25,14 +26,15 @@ class LiveRun:
     """Drives one :class:`Run` from a worker thread.
 
     States: idle, running, paused, stopped, finished, failed. ``stop`` keeps everything generated so
-    far; ``error`` holds the message of a failed run. ``listener`` is called, from the worker, after
-    every round and every change of state; it must be quick.
+    far; ``error`` holds the message of a failed run. ``listener`` is called after every round and
+    every change of state, from the worker or from whoever caused it; it must be quick, and what it
+    raises is logged and does not touch the run.
     """
 
     def __init__(self, settings: RunSettings, listener: Callable[[], None] | None = None):
         self._stop = threading.Event()
         self._run = Run(settings, cancelled=self._stop.is_set)
-        self._listener = listener or (lambda: None)
+        self._listen = listener or (lambda: None)
         self._condition = threading.Condition()
         self._permits = 0  # rounds that may start; -1 = no limit
         self._thread: threading.Thread | None = None
@@ -63,6 +65,12 @@ class LiveRun:
             left = self._busy_s / done * (total - done)
         return Progress(done, total, 0.0 if self._state == "finished" else left)
 
+    def _listener(self) -> None:
+        try:
+            self._listen()
+        except Exception:  # a broken picture must not end the run behind it
+            logging.getLogger(__name__).exception("the listener of a live run failed")
+
     def start(self) -> None:
         """Begin, or go on after a pause."""
         self._grant(-1)
@@ -84,7 +92,7 @@ class LiveRun:
         self._stop.set()
         with self._condition:
             if self._state == "idle":
-                self._state = "stopped"
+                self._state = self._run.finish = "stopped"
             self._condition.notify_all()
         if wait_s:
             self.wait(wait_s)
@@ -129,17 +137,23 @@ class LiveRun:
                 if done is None:
                     break
                 self._count += len(done.emitted)
-                if self._permits == 0 and self._state == "running":
-                    self._state = "paused"
+                if self._run.finish:
+                    break
+                with self._condition:
+                    if self._permits == 0 and self._state == "running":
+                        self._state = "paused"
                 self._listener()
             steps.close()
-            stopped = self._stop.is_set() and self._run.decoding.finish in ("", "stopped")
-            if stopped:
-                self._run.decoding.finish = "stopped"
-            self._state = "stopped" if stopped else "finished"
+            stopped = self._stop.is_set() and self._run.finish in ("", "stopped")
+            self._end("stopped" if stopped else "finished")
         except WorkbenchError as error:
-            self._error, self._state = str(error), "failed"
+            self._end("failed", str(error))
         except Exception as error:  # the lab shows it; nothing may kill the worker silently
-            self._error = f"{type(error).__name__}: {error} (this is a bug of the workbench)"
-            self._state = "failed"
+            self._end("failed", f"{type(error).__name__}: {error} (this is a bug of the workbench)")
         self._listener()
+
+    def _end(self, state: str, error: str | None = None) -> None:
+        with self._condition:
+            self._error, self._state = error, state
+            if state == "stopped":
+                self._run.finish = "stopped"

@@ -65,6 +65,7 @@ class Run:
         self.settings = settings
         self.prompt_tokens = settings.model.encode(settings.prompt)
         limit = settings.model.context_tokens - len(self.prompt_tokens)
+        self.finish = ""  # why the run ended, known once its last round is in the trace
         self._rounds: list[Round] = []
         self._pieces: dict[int, str] = {}
         needs_draft = settings.draft_model is not None and settings.drafter.needs
@@ -84,21 +85,29 @@ class Run:
     def rounds(self) -> Iterator[Round]:
         """Decode; the models' locks are held while a round is computed, never between rounds."""
         steps = decode(self.decoding, self.prompt_tokens)
-        draft = self.settings.draft_model or self.settings.model
+        models = {self.settings.model, self.settings.draft_model or self.settings.model}
+        first, last = min(models, key=id), max(models, key=id)  # one order, so no deadlock
         try:
             while True:
-                with self.settings.model.lock, draft.lock:
+                with first.lock, last.lock:
                     done = next(steps, None)
+                if done is not None:
+                    self._rounds.append(done)
+                self.finish = self._why()
                 if done is None:
                     return
-                self._rounds.append(done)
                 yield done
         finally:
             steps.close()
 
+    def _why(self) -> str:
+        full = self.decoding.finish == "length"
+        asked = self.decoding.max_new_tokens >= self.settings.max_new_tokens
+        return "context" if full and not asked else self.decoding.finish
+
     def trace(self) -> Trace:
         """The trace so far."""
-        settings, rounds = self.settings, list(self._rounds)
+        settings, finish, rounds = self.settings, self.finish, list(self._rounds)
         model = settings.model
         return Trace(
             model=model.name,
@@ -115,7 +124,7 @@ class Run:
             draft_model=settings.draft_model.name if self.decoding.draft else "",
             prefill_ms=self.decoding.prefill_ms,
             max_new_tokens=settings.max_new_tokens,
-            finish=self.decoding.finish,
+            finish=finish,
             versions=versions(),
         )
 

@@ -136,6 +136,12 @@ def anatomy_of(network: nn.Module) -> Anatomy | None:
     )
 
 
+def longest_list(network: nn.Module) -> nn.ModuleList | list:
+    """The layers of a family that is not listed: its longest list of modules."""
+    lists = [m for m in network.modules() if isinstance(m, nn.ModuleList)]
+    return max(lists, key=len, default=[])
+
+
 def first_bad_layer(network: nn.Module, layers, call: Callable[[], object]) -> str:
     """Run ``call`` with a tap on every layer; the name of the first that gives NaN or infinity."""
     found: list[str] = []

@@ -29,6 +29,17 @@ class PreallocatedLayer(DynamicLayer):
         self.value_store = values.new_zeros(*values.shape[:2], self.capacity, values.shape[-1])
         self.is_initialized = True
 
+    def grow(self, capacity: int) -> None:
+        """Move to larger stores; where memory runs out nothing has changed."""
+        if self.key_store is not None and self.key_store.shape[2] < capacity:
+            grown = []
+            for old in (self.key_store, self.value_store):
+                new = old.new_zeros(*old.shape[:2], capacity, old.shape[-1])
+                new[:, :, : self.length] = old[:, :, : self.length]
+                grown.append(new)
+            self.key_store, self.value_store = grown
+        self.capacity = capacity
+
     def update(self, key_states, value_states, *args, **kwargs):
         """Append ``[1 heads n head_dim]``; returns views of everything up to and with it."""
         if self.key_store is None:
@@ -92,17 +103,12 @@ class KeyValueCache(Cache):
         """Grow so that ``tokens`` fit."""
         if tokens <= self.capacity:
             return
-        while self.capacity < tokens:
-            self.capacity *= 2
+        capacity = self.capacity
+        while capacity < tokens:
+            capacity *= 2
         for layer in self.layers:
-            layer.capacity = self.capacity
-            if layer.key_store is None:
-                continue
-            for name in ("key_store", "value_store"):
-                old = getattr(layer, name)
-                new = old.new_zeros(*old.shape[:2], self.capacity, old.shape[-1])
-                new[:, :, : old.shape[2]] = old
-                setattr(layer, name, new)
+            layer.grow(capacity)
+        self.capacity = capacity  # last: an interrupted growth is taken up again
 
     @torch.inference_mode()
     def keep(self, length: int, rows: list[int]) -> None:

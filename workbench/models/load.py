@@ -110,7 +110,9 @@ def _device(device: str | None) -> torch.device:
     try:
         place = torch.device(device)
     except RuntimeError:
-        raise BadInput(f"device={device!r}: use 'cpu', 'cuda' or 'cuda:0'") from None
+        place = None
+    if place is None or place.type not in ("cpu", "cuda"):
+        raise BadInput(f"device={device!r}: use 'cpu', 'cuda' or 'cuda:0'")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise BadInput(
             f"device={device!r}: this machine has {torch.cuda.device_count()} CUDA devices"

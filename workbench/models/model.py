@@ -73,6 +73,10 @@ class Model:
         slides = "sliding_attention" in kinds if kinds else bool(window)
         if slides and window and window < longest:
             return window, "a sliding window cannot be rolled back once it is exceeded"
+        rope = getattr(config, "rope_parameters", None) or {}
+        short = rope.get("original_max_position_embeddings", longest)
+        if rope.get("rope_type") == "longrope" and short < longest:
+            return short, "its rotary angles change beyond that, which stored keys cannot follow"
         return longest, "the positions it was built for"
 
     @property

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from workbench.core.errors import BadInput, ModelError, NotFinite
 from workbench.core.tree import shape_of
 from workbench.models import walk
-from workbench.models.anatomy import first_bad_layer
+from workbench.models.anatomy import first_bad_layer, longest_list
 from workbench.models.cache import KeyValueCache
 from workbench.models.clock import elapsed_ms, now
 
@@ -156,9 +156,11 @@ class Session:
         pending = self._pending
         if torch.is_tensor(pending):
             pending = pending.tolist()
+        if kept and not 0 <= min(kept) <= max(kept) < len(pending):
+            raise BadInput(f"commit: rows {kept} are not among the {len(pending)} rows just scored")
+        self._pending = []
         self._cache.keep(len(self.tokens), kept)
         self.tokens.extend(int(pending[row]) for row in kept)
-        self._pending = []
 
     def crop(self, length: int) -> None:
         """Forget everything after the first ``length`` stored tokens."""
@@ -203,7 +205,7 @@ class Session:
         """The error to raise after NaN or infinite logits; names the layer that made the first."""
         name, network = self.model.name, self.model.network
         ids = torch.tensor([list(tokens)], device=self.device)
-        layers = self.model.anatomy.layers if self.model.anatomy else []
+        layers = self.model.anatomy.layers if self.model.anatomy else longest_list(network)
         with torch.inference_mode():
             where = first_bad_layer(network, layers, lambda: network(input_ids=ids))
         return NotFinite(
