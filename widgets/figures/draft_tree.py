@@ -129,96 +129,103 @@ def rows(tree: TreeInfo) -> list[dict[str, Any]]:
     return [{"depth" if k == "x" else k: v for k, v in row.items()} for row in table]
 
 
+WIDE, HIGH = 0.64, 0.7  # of a node, in levels and lanes
+
+
 def figure(tree: TreeInfo, mode: str = "light") -> dict[str, Any]:
-    """The tree as a plotly figure: curved edges as one trace a look, nodes as labels."""
-    data = [*_edges(tree), *_labels(tree)]
-    reversed_y = {"visible": False, "range": [tree.lanes - 0.4, -0.6]}
+    """The tree as a plotly figure: edges and boxes are shapes, labels carry hover and clicks."""
     title = "Draft tree" if tree.round < 0 else f"Draft tree of round {tree.round + 1}"
     layout = theme.base_layout(
         "draft_tree",
         literal(f"{title} · {sentence(tree) or 'no round yet'}"),
-        xaxis={"visible": False, "range": [-0.5, max(1, tree.depth) + 0.5]},
-        yaxis=reversed_y,
+        xaxis={"visible": False, "range": [-0.1, max(1, tree.depth) + WIDE + 0.1]},
+        yaxis={"visible": False, "range": [max(tree.lanes, 3) - 0.4, -0.6]},
+        shapes=_shapes(tree) if tree.round >= 0 else [],
     )
+    data = [_labels(tree)] if tree.round >= 0 else []
     picture = {"data": data, "layout": layout, "config": theme.config("draft_tree")}
     return theme.in_mode(picture, mode)
 
 
-EDGE_LOOKS = {"accepted": ("accepted", "solid"), "rejected": ("corrected", "dash")}
-
-
-def _edges(tree: TreeInfo) -> list[dict[str, Any]]:
-    """One trace per fate and width step, gaps between the edges of a trace."""
+def _shapes(tree: TreeInfo) -> list[dict[str, Any]]:
+    """Untested edges below rejected below accepted ones, then the boxes."""
     places = {-1: (0.0, tree.root_y)} | {n.node: (n.x, n.y) for n in tree.nodes}
-    looks: dict[tuple[str, str, float], tuple[list, list]] = {}
+    order = ("untested", "rejected", "accepted")
+    edges = [
+        _edge(places[node.parent], node)
+        for node in sorted(tree.nodes, key=lambda node: order.index(node.fate))
+    ]
+    boxes = [_frame(places[-1], "root", tree.selected == -1)]
     for node in tree.nodes:
-        role, dash = EDGE_LOOKS.get(node.fate, ("edge", "solid"))
-        width = 4.0 if node.fate == "accepted" else round(1 + 4 * node.weight)
-        xs, ys = looks.setdefault((role, dash, width), ([], []))
-        (x0, y0), (x1, y1) = places[node.parent], (node.x, node.y)
-        middle = (x0 + x1) / 2
-        xs += [x0, middle - 0.08, middle + 0.08, x1, None]
-        ys += [y0, y0, y1, y1, None]
-    return [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "x": xs,
-            "y": ys,
-            "hoverinfo": "skip",
-            "line": {
-                "color": getattr(theme.LIGHT, role),
-                "width": width,
-                "dash": dash,
-                "shape": "spline",
-            },
-        }
-        for (role, dash, width), (xs, ys) in looks.items()
-    ]
+        boxes.append(_frame((node.x, node.y), node.fate, node.node == tree.selected))
+        if node.fate == "rejected":  # struck, so that the fate survives greyscale
+            line = {"color": theme.LIGHT.corrected, "width": 1.2}
+            x0, x1 = node.x + 0.05, node.x + WIDE - 0.05
+            boxes.append(
+                {"type": "line", "x0": x0, "x1": x1, "y0": node.y, "y1": node.y, "line": line}
+            )
+    return [{"layer": "below", **shape} for shape in (*edges, *boxes)]
 
 
-def _labels(tree: TreeInfo) -> list[dict[str, Any]]:
-    if tree.round < 0:
-        return []
-    light = theme.LIGHT
-    fills = {"accepted": light.accepted_fill, "rejected": light.corrected_fill}
-    lines = {"accepted": light.accepted, "rejected": light.corrected}
-    chosen = [node.node == tree.selected for node in tree.nodes]
-    borders = [lines.get(n.fate, light.edge) for n in tree.nodes]
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers+text",
-            "x": [0.0, *(node.x for node in tree.nodes)],
-            "y": [tree.root_y, *(node.y for node in tree.nodes)],
-            "text": [literal(tree.root_label), *(_label(node) for node in tree.nodes)],
-            "textfont": {"family": theme.MONO, "size": 11, "color": light.text},
-            "customdata": [
-                [tree.round, -1],
-                *([tree.round, node.node] for node in tree.nodes),
-            ],
-            "hovertext": ["root", *(tooltip(node) for node in tree.nodes)],
-            "hovertemplate": "%{hovertext}<extra></extra>",
-            "marker": {
-                "symbol": "square",
-                "size": 22,
-                "color": [light.surface, *(fills.get(n.fate, light.paper) for n in tree.nodes)],
-                "line": {
-                    "width": [1, *(3 if on else 1 for on in chosen)],
-                    "color": [
-                        light.text,
-                        *(light.select if on else b for on, b in zip(chosen, borders, strict=True)),
-                    ],
-                },
-            },
-        }
-    ]
+def _edge(above: tuple[float, float], node: TreeNode) -> dict[str, Any]:
+    x0, y0, middle = above[0] + WIDE, above[1], (above[0] + WIDE + node.x) / 2
+    role, width, dash = edge_look(node)
+    return {
+        "type": "path",
+        "path": f"M{x0},{y0} C{middle},{y0} {middle},{node.y} {node.x},{node.y}",
+        "line": {
+            "color": getattr(theme.LIGHT, role),
+            "width": round(width, 2),
+            "dash": "5px,3px" if dash else "solid",
+        },
+    }
 
 
-def _label(node: TreeNode) -> str:
-    """Rejected pieces are struck, so that the fate survives greyscale."""
-    label = literal(node.label)
-    return f"<s>{label}</s>" if node.fate == "rejected" else label
+def edge_look(node: TreeNode) -> tuple[str, float, str | None]:
+    """Palette role, width in pixels and dash of the edge that leads to a node."""
+    if node.fate == "accepted":
+        return "accepted", 3 + 2.4 * node.weight, None
+    if node.fate == "rejected":
+        return "corrected", 2.4, theme.FATES["rejected"].dash
+    return "edge", 1 + 3.6 * node.weight, None
+
+
+def _frame(at: tuple[float, float], fate: str, chosen: bool) -> dict[str, Any]:
+    fill, border, dash, _ = BOXES[fate]
+    line = {
+        "color": getattr(theme.LIGHT, border),
+        "width": 1.2,
+        "dash": "3px,2px" if dash else "solid",
+    }
+    if chosen:
+        line = {"color": theme.LIGHT.select, "width": 2.6, "dash": "solid"}
+    return {
+        "type": "rect",
+        "x0": at[0],
+        "x1": at[0] + WIDE,
+        "y0": at[1] - HIGH / 2,
+        "y1": at[1] + HIGH / 2,
+        "fillcolor": getattr(theme.LIGHT, fill),
+        "line": line,
+    }
+
+
+def _labels(tree: TreeInfo) -> dict[str, Any]:
+    inks = [theme.LIGHT.text, *(getattr(theme.LIGHT, BOXES[n.fate][3]) for n in tree.nodes)]
+    names = [tree.root_label, *(node.label for node in tree.nodes)]
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "x": [WIDE / 2, *(node.x + WIDE / 2 for node in tree.nodes)],
+        "y": [tree.root_y, *(node.y for node in tree.nodes)],
+        "text": [literal(draw.shorten(name, 9)) for name in names],
+        "textfont": {"family": theme.MONO, "size": 11, "color": inks},
+        "customdata": [[tree.round, node] for node in range(-1, len(tree.nodes))],
+        "hovertext": ["root", *(tooltip(node) for node in tree.nodes)],
+        "hovertemplate": "%{hovertext}<extra></extra>",
+        "marker": {"symbol": "square", "size": 22, "color": "rgba(0,0,0,0)"},
+        "cliponaxis": False,
+    }
 
 
 def tooltip(node: TreeNode) -> str:
@@ -259,11 +266,8 @@ def _curve(above: tuple[float, float], at: tuple[float, float], box: float, node
     middle = (x0 + x1) / 2
     d = f"M{x0:.1f},{above[1]:.1f} C{middle:.1f},{above[1]:.1f} {middle:.1f},{at[1]:.1f}"
     d += f" {x1:.1f},{at[1]:.1f}"
-    if node.fate == "accepted":
-        return draw.path(d, "accepted", 3 + 2.4 * node.weight)
-    if node.fate == "rejected":
-        return draw.path(d, "corrected", 2.4, stroke_dasharray=theme.FATES["rejected"].dash)
-    return draw.path(d, "edge", 1 + 3.6 * node.weight)
+    role, width_px, dash = edge_look(node)
+    return draw.path(d, role, width_px, stroke_dasharray=dash)
 
 
 BOXES = {  # fate -> fill, border, dash of the border, text
