@@ -81,38 +81,7 @@ def strength(level: Level) -> float:
 
 def figure(levels: MapInfo, mode: str = "light") -> dict[str, Any]:
     """A heatmap with a cross on each refused level and a frame round the selected round."""
-    light = theme.LIGHT
     depth = max(levels.depth, 1)
-    z: list[list[float | None]] = [[None] * levels.rounds for _ in range(depth)]
-    words = [[""] * levels.rounds for _ in range(depth)]
-    for level in levels.levels:
-        z[level.depth - 1][level.round] = round(strength(level), 3)
-        known = "" if level.accept is None else f" · chance {theme.chance(level.accept)}"
-        words[level.depth - 1][level.round] = f"{level.fate}{known}"
-    numbers = list(range(1, levels.rounds + 1))
-    cells = {
-        "type": "heatmap",
-        "x": numbers,
-        "y": list(range(1, depth + 1)),
-        "z": z,
-        "zmin": -1,
-        "zmax": 1,
-        "colorscale": [
-            [0, light.corrected],
-            [0.4999, light.corrected_fill],
-            [0.5, light.surface],
-            [0.5001, light.accepted_fill],
-            [1, light.accepted],
-        ],
-        "showscale": False,
-        "xgap": 1.5 if levels.rounds <= 120 else 0,
-        "ygap": 2,
-        "customdata": [[[i, d] for i in range(levels.rounds)] for d in range(1, depth + 1)],
-        "text": words,
-        "hovertemplate": "round %{x} · depth %{y}<br>%{text}<extra></extra>",
-        "hoverongaps": False,
-    }
-    data = [cells] if levels.levels else []
     layout = theme.base_layout(
         "acceptance_map",
         TITLE,
@@ -129,8 +98,41 @@ def figure(levels: MapInfo, mode: str = "light") -> dict[str, Any]:
     if not levels.levels:
         layout["annotations"] = [note("nothing drafted yet")]
         layout["yaxis"]["visible"] = False
-    picture = {"data": data + _crosses(levels), "layout": layout}
-    return theme.in_mode({**picture, "config": theme.config("acceptance_map")}, mode)
+    data = [_cells(levels, depth), *_crosses(levels)] if levels.levels else []
+    picture = {"data": data, "layout": layout, "config": theme.config("acceptance_map")}
+    return theme.in_mode(picture, mode)
+
+
+def _cells(levels: MapInfo, depth: int) -> dict[str, Any]:
+    light = theme.LIGHT
+    z: list[list[float | None]] = [[None] * levels.rounds for _ in range(depth)]
+    words = [[""] * levels.rounds for _ in range(depth)]
+    for level in levels.levels:
+        z[level.depth - 1][level.round] = round(strength(level), 3)
+        known = "" if level.accept is None else f" · chance {theme.chance(level.accept)}"
+        words[level.depth - 1][level.round] = f"{level.fate}{known}"
+    return {
+        "type": "heatmap",
+        "x": list(range(1, levels.rounds + 1)),
+        "y": list(range(1, depth + 1)),
+        "z": z,
+        "zmin": -1,
+        "zmax": 1,
+        "colorscale": [
+            [0, light.corrected],
+            [0.4999, light.corrected_fill],
+            [0.5, light.surface],
+            [0.5001, light.accepted_fill],
+            [1, light.accepted],
+        ],
+        "showscale": False,
+        "xgap": 1.5 if levels.rounds <= MARKED_ROUNDS else 0,
+        "ygap": 2,
+        "customdata": [[[i, d] for i in range(levels.rounds)] for d in range(1, depth + 1)],
+        "text": words,
+        "hovertemplate": "round %{x} · depth %{y}<br>%{text}<extra></extra>",
+        "hoverongaps": False,
+    }
 
 
 def _crosses(levels: MapInfo) -> list[dict[str, Any]]:
