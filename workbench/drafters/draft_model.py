@@ -42,7 +42,9 @@ class DraftModel:
         """Draft until the budget or the policy ends it. Greedy: the top tokens are *chosen*."""
         if budget.depth < 1 or budget.nodes < 1:
             return DraftTree.empty(ctx.device), None
-        session, tokens = ctx.draft, list(ctx.tokens)
+        session, known = ctx.draft, ctx.draft.model.vocab_size
+        # A padded id that the draft has no embedding for is read as its last one: a worse guess.
+        tokens = [min(t, known - 1) for t in ctx.tokens] if known < ctx.vocab_size else ctx.tokens
         session.crop(min(len(session), len(tokens) - 1))
         logits = session.sync(tokens).logits[-1]
         drafted, parent, laws, scores = [], [], [], []

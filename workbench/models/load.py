@@ -55,8 +55,8 @@ def _check_folder(folder: Path) -> None:
     if index.is_file():
         try:
             names = set(json.loads(index.read_text())["weight_map"].values())
-        except (ValueError, KeyError) as error:
-            raise ModelError(f"{where}: {index.name} is damaged ({error})") from None
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise ModelError(f"{where}: {index.name} is damaged; copy it again") from None
         missing = sorted(n for n in names if not (folder / n).is_file())
         if missing:
             raise ModelError(f"{where}: {missing[0]} is missing; download or copy it again")
@@ -138,6 +138,7 @@ def _from_pretrained(name: str, source: Path | str, dtype):
     quiet.setLevel(logging.ERROR)
     bars = is_progress_bar_enabled()
     disable_progress_bar()
+    network = None
     try:
         network, info = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
@@ -147,9 +148,8 @@ def _from_pretrained(name: str, source: Path | str, dtype):
         raise ModelError(
             f"model={name!r}: its weights are damaged or half-written ({error}); copy it again"
         ) from None
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"model={name!r} cannot be loaded: {line}") from None
+    except Exception as error:  # a damaged configuration can fail anywhere in transformers
+        raise ModelError(f"model={name!r} cannot be loaded: {_reason(error, network)}") from None
     finally:
         quiet.setLevel(level)
         if bars:
@@ -161,6 +161,27 @@ def _from_pretrained(name: str, source: Path | str, dtype):
             f" {missing[0]}; copy the checkpoint again"
         )
     return network, tokenizer
+
+
+def _reason(error: Exception, network) -> str:
+    """What went wrong in transformers, and what to do about it here."""
+    words = " ".join(str(error).split())
+    if "trust_remote_code" in words:
+        return (
+            "it needs code from its own repository, which is never run here; use a model whose"
+            " model_type transformers knows"
+        )
+    if "ignore_mismatched_sizes" in words:
+        return (
+            "its tensors have other shapes than its config.json says; copy both again from one"
+            " place"
+        )
+    words = f"{words[:240] or 'no reason given'} ({type(error).__name__})"
+    if network is not None:
+        return f"its tokenizer cannot be read; copy the tokenizer files again: {words}"
+    if "connect" in words:
+        return f"it is no folder here and not in the hub's cache; check the name: {words}"
+    return f"check its config.json or copy the checkpoint again: {words}"
 
 
 def check_pair(target: Model, draft: Model) -> None:
