@@ -106,16 +106,26 @@ function render({ model, el }) {
   const post = dwOutbox(model);
   const state = { round: -1, node: -1, groups: [] };
 
+  const wishedRound = dwWish(() => drawHead());
+  const wishedNode = dwWish(() => choose(chosenNode(), false));
+  const shownRound = () => wishedRound.or(state.round);
   const rounds = () => model.get("round_count") || (model.get("data") || {}).round_count || 0;
 
+  /** The kernel's selection, or a newer one made here in the round that is drawn. */
+  function chosenNode() {
+    const wish = wishedNode.or(null), count = ((model.get("data") || {}).nodes || []).length;
+    const node = wish && wish.round === state.round ? wish.node : model.get("selected");
+    return Math.min(node, count - 1);
+  }
+
   function drawHead() {
-    const count = rounds();
-    label.textContent = count ? `round ${state.round + 1} of ${count}` : "no round yet";
-    back.disabled = state.round <= 0;
-    next.disabled = state.round >= count - 1;
+    const count = rounds(), round = shownRound();
+    label.textContent = count ? `round ${round + 1} of ${count}` : "no round yet";
+    back.disabled = round <= 0;
+    next.disabled = round >= count - 1;
     slider.hidden = count < 2;
     slider.max = String(Math.max(1, count));
-    slider.value = String(state.round + 1);
+    slider.value = String(round + 1);
     slider.setAttribute("aria-valuetext", label.textContent);
   }
 
@@ -123,7 +133,6 @@ function render({ model, el }) {
     const data = model.get("data") || {}, had = stage.contains(root.getRootNode().activeElement);
     const nodes = data.nodes || [];
     state.round = data.round ?? -1;
-    state.node = Math.min(model.get("selected"), nodes.length - 1);
     sentence.textContent = sentence.title = data.sentence || "";
     drawHead();
     const size = measure(data, stage.clientWidth || 600, stage.clientHeight || 300);
@@ -144,7 +153,7 @@ function render({ model, el }) {
     }
     if (state.round >= 0) stage.replaceChildren(svg);
     else stage.replaceChildren(dwElement("div", { class: "hint" }, "The tree of each round appears here."));
-    choose(state.node, had);
+    choose(chosenNode(), had);
   }
 
   function drawNode(size, at, node, i) {
@@ -185,14 +194,15 @@ function render({ model, el }) {
   }
 
   function pick(node) {
+    wishedNode.make({ round: state.round, node });
     choose(node, true);
     post({ kind: "node", round: state.round, node });
   }
 
   function scrub(round) {
     const wanted = Math.max(0, Math.min(rounds() - 1, round));
-    if (wanted === state.round || !rounds()) return;
-    state.round = wanted;
+    if (wanted === shownRound() || !rounds()) return;
+    wishedRound.make(wanted);
     drawHead();
     post({ kind: "round", round: wanted });
   }
@@ -201,13 +211,13 @@ function render({ model, el }) {
     const group = event.target.closest("[data-node]");
     if (group) pick(Number(group.dataset.node));
   });
-  back.addEventListener("click", () => scrub(state.round - 1));
-  next.addEventListener("click", () => scrub(state.round + 1));
+  back.addEventListener("click", () => scrub(shownRound() - 1));
+  next.addEventListener("click", () => scrub(shownRound() + 1));
   slider.addEventListener("input", () => scrub(Number(slider.value) - 1));
   root.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const nodes = (model.get("data") || {}).nodes || [];
-    if (event.key === "[" || event.key === "]") scrub(state.round + (event.key === "]" ? 1 : -1));
+    if (event.key === "[" || event.key === "]") scrub(shownRound() + (event.key === "]" ? 1 : -1));
     else if (event.key.startsWith("Arrow") && stage.contains(event.target)) pick(walkTo(nodes, state.node, event.key));
     else if ((event.key === "Enter" || event.key === " ") && stage.contains(event.target)) pick(state.node);
     else return;
@@ -216,12 +226,12 @@ function render({ model, el }) {
   });
 
   const silent = dwListen(model, { data: draw, round_count: drawHead,
-    selected: () => choose(model.get("selected"), stage.contains(root.getRootNode().activeElement)) });
+    selected: () => choose(chosenNode(), stage.contains(root.getRootNode().activeElement)) });
   const unfollow = dwFollow(model, el, root);
   const sizes = new ResizeObserver(() => draw());
   sizes.observe(stage);
   draw();
-  return () => { silent(); unfollow(); sizes.disconnect(); };
+  return () => { silent(); unfollow(); sizes.disconnect(); wishedRound.forget(); wishedNode.forget(); };
 }
 
 export default { render };

@@ -81,6 +81,21 @@ function dwRoot(el, name, css) {
   return root;
 }
 
+/** A choice made here outlives late answers from the kernel: `or(given)` is the choice while it is
+ *  fresh, then the kernel's word again; `settle` is called at that moment. */
+function dwWish(settle, fresh_ms = 600) {
+  let kept, timer;
+  return {
+    make(value) {
+      kept = value;
+      clearTimeout(timer);
+      timer = setTimeout(() => { kept = undefined; settle(); }, fresh_ms);
+    },
+    or: (given) => (kept === undefined ? given : kept),
+    forget() { clearTimeout(timer); kept = undefined; },
+  };
+}
+
 /** Subscribe and return the way to unsubscribe all of it. */
 function dwListen(model, handlers) {
   for (const [name, handler] of Object.entries(handlers)) model.on(`change:${name}`, handler);

@@ -32,10 +32,13 @@ function render({ model, el }) {
   const save = dwElement("div", { class: "save" });
   root.append(canvas, waiting, save);
   const post = dwOutbox(model);
-  const state = { mode: "light", listening: false, queue: Promise.resolve(), gone: false };
+  const state = { mode: "light", listening: false, queue: Promise.resolve(), waiting: false, gone: false };
 
+  /** One drawing at a time, and at most one more waiting: it will read the newest figure. */
   function draw() {
-    state.queue = state.queue.then(drawNow).catch((error) => {
+    if (state.waiting) return;
+    state.waiting = true;
+    state.queue = state.queue.then(() => { state.waiting = false; return drawNow(); }).catch((error) => {
       waiting.hidden = false;
       waiting.textContent = `The chart could not be drawn: ${error.message || error}`;
     });

@@ -76,6 +76,7 @@ function render({ model, el }) {
   const state = { tokens: [], fates: "", round: [], words: [], spans: [], byRound: new Map(),
     focus: -1, sticky: true, chosen: -1, prompt: null };
 
+  const wished = dwWish(() => outline(model.get("selected"), false));
   const word = (data, i) => data.words[data.tokens[i]];
   const spanOf = (target) => {
     const span = target.closest && target.closest("[data-i]");
@@ -109,7 +110,7 @@ function render({ model, el }) {
     if (state.focus >= state.spans.length) state.focus = -1;
     if (state.focus < 0 && state.spans.length) setRoving(0, false);
     drawTail();
-    outline(model.get("selected"), false);
+    outline(wished.or(model.get("selected")), false);
     if (model.get("running") && state.sticky) scroll.scrollTop = scroll.scrollHeight;
   }
 
@@ -165,6 +166,7 @@ function render({ model, el }) {
 
   function choose(i) {
     const data = model.get("data");
+    wished.make(data.round[i]);
     outline(data.round[i], false);
     post({ kind: "token", round: data.round[i], node: data.node[i], index: data.index[i] });
   }
@@ -173,6 +175,7 @@ function render({ model, el }) {
     const data = model.get("data") || {}, count = data.rounds || 0;
     if (!count) return;
     const round = Math.max(0, Math.min(count - 1, Math.max(0, state.chosen) + step));
+    wished.make(round);
     outline(round);
     const first = (state.byRound.get(round) || [])[0];
     if (first !== undefined && body.contains(root.getRootNode().activeElement)) setRoving(first);
@@ -248,14 +251,14 @@ function render({ model, el }) {
 
   const silent = dwListen(model, {
     data: draw,
-    selected: () => outline(model.get("selected")),
+    selected: () => outline(wished.or(model.get("selected"))),
     running: () => { drawTail(); if (model.get("running")) state.sticky = true; },
   });
   const unfollow = dwFollow(model, el, root);
   draw();
   outline(model.get("selected"));
   requestAnimationFrame(() => outline(model.get("selected")));
-  return () => { silent(); unfollow(); hideTip(); };
+  return () => { silent(); unfollow(); hideTip(); wished.forget(); };
 }
 
 export default { render };

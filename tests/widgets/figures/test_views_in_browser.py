@@ -169,6 +169,41 @@ def test_rounds_scrub_by_button_key_and_slider(stage):
     assert view.page.get_by_label("Next round").is_disabled()
 
 
+def test_a_late_answer_does_not_undo_newer_steps(stage):
+    view = stage(esm.TREE, tree_state())
+    late = draft_tree.tree_data(draft_tree.info(TRACE, At(17, -1)))
+    view.page.locator('[data-node="-1"]').click()
+    view.page.keyboard.press("]")
+    view.page.keyboard.press("]")
+    view.set("data", late)  # the answer to the first step
+    view.page.keyboard.press("]")
+    assert [event["round"] for event in view.said()[1:]] == [17, 18, 19]
+    assert view.page.inner_text("output") == "round 20 of 54"
+    view.page.wait_for_timeout(800)  # no further answer: what is drawn counts again
+    assert view.page.inner_text("output") == "round 18 of 54"
+    view.page.locator('[data-node="-1"]').click()
+    view.page.keyboard.press("ArrowRight")
+    first = view.said()[-1]["node"]
+    view.set("selected", -1)
+    view.page.keyboard.press("ArrowLeft")
+    view.page.keyboard.press("ArrowRight")
+    assert [event["node"] for event in view.said()[-2:]] == [-1, first]
+    view.page.wait_for_timeout(800)
+    assert view.page.locator('[aria-selected="true"]').get_attribute("data-node") == "-1"
+
+
+def test_a_late_answer_does_not_undo_newer_rounds_in_the_stream(stage):
+    view = stage(esm.STREAM, stream_state(selected=3))
+    view.page.locator('[data-i="0"]').click()
+    for _ in range(2):
+        view.page.keyboard.press("]")
+    view.set("selected", 0)  # the answer to the click
+    view.page.keyboard.press("]")
+    assert [event["round"] for event in view.said()] == [0, 1, 2, 3]
+    view.page.wait_for_timeout(800)
+    assert view.page.locator('[data-i="0"]').get_attribute("aria-selected") == "true"
+
+
 @pytest.mark.parametrize("width", [390, 1000])
 def test_tree_fits_its_box(stage, width):
     view = stage(esm.TREE, tree_state(), width=width)
