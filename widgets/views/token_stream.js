@@ -54,6 +54,47 @@ function fillText(span, text) {
   });
 }
 
+/** The tooltip of a token: fate, round, depth, p, q and what the target would have said instead. */
+function makeTip(model) {
+  const tip = dwElement("div", { class: "tip", role: "tooltip", hidden: "" });
+  if (tip.showPopover) tip.popover = "manual";
+
+  function show(span) {
+    const data = model.get("data"), i = Number(span.dataset.i);
+    tip.replaceChildren(...tipContent(data, i));
+    tip.hidden = false;
+    if (tip.showPopover && tip.popover && !tip.matches(":popover-open")) tip.showPopover();
+    const at = span.getClientRects()[0] || span.getBoundingClientRect(), size = tip.getBoundingClientRect();
+    const left = Math.max(8, Math.min(at.left, innerWidth - size.width - 8));
+    const below = at.bottom + 8 + size.height < innerHeight;
+    tip.style.left = `${left}px`;
+    tip.style.top = `${below ? at.bottom + 8 : at.top - size.height - 8}px`;
+  }
+
+  function tipContent(data, i) {
+    const chance = (value) => dwChance(value < 0 ? null : value / 1000);
+    const fate = FATE[data.fates[i]], q = data.q[i];
+    const rows = (data.alternatives[i] || []).reduce((list, value, at, all) =>
+      (at % 2 ? list : [...list, [data.words[value], all[at + 1]]]), []);
+    const table = dwElement("table", {}, ...rows.map(([name, p]) => dwElement("tr", {},
+      dwElement("td", {}, dwElement("code", {}, visiblePiece(name))), dwElement("td", {}, chance(p)))));
+    const numbers = `p ${chance(data.p[i])}${q >= 0 ? `   q ${chance(q)}` : ""}`;
+    return [
+      dwElement("b", {}, visiblePiece(data.words[data.tokens[i]])), ` ${fate}`,
+      dwElement("div", { class: "dim" }, `${DW_FATES[fate][1]}`),
+      dwElement("div", {}, `round ${data.round[i] + 1} · depth ${data.index[i] + 1} · ${numbers}`),
+      ...(rows.length ? [dwElement("div", { class: "dim" }, "instead of"), table] : []),
+    ];
+  }
+
+  function hide() {
+    if (tip.popover && tip.hidePopover && tip.matches(":popover-open")) tip.hidePopover();
+    tip.hidden = true;
+  }
+
+  return { element: tip, show, hide };
+}
+
 function render({ model, el }) {
   const root = dwRoot(el, "token_stream", STREAM_CSS);
   const legend = dwElement("div", { class: "legend", "aria-label": "How to read the colours" });
@@ -67,10 +108,10 @@ function render({ model, el }) {
   const tail = dwElement("span", {});
   const text = dwElement("div", { class: "text" }, prompt, body, tail);
   const scroll = dwElement("div", { class: "scroll" }, text);
-  const tip = dwElement("div", { class: "tip", role: "tooltip", hidden: "" });
+  const tip = makeTip(model);
   root.append(
     dwElement("div", { class: "head" }, dwElement("span", { class: "title" }, "Stream"), legend),
-    scroll, tip,
+    scroll, tip.element,
   );
   const post = dwOutbox(model);
   const state = { tokens: [], fates: "", round: [], words: [], spans: [], byRound: new Map(),
@@ -182,47 +223,13 @@ function render({ model, el }) {
     post({ kind: "round", round });
   }
 
-  function showTip(span) {
-    const data = model.get("data"), i = Number(span.dataset.i);
-    tip.replaceChildren(...tipContent(data, i));
-    tip.hidden = false;
-    if (tip.showPopover && tip.popover && !tip.matches(":popover-open")) tip.showPopover();
-    const at = span.getClientRects()[0] || span.getBoundingClientRect(), size = tip.getBoundingClientRect();
-    const left = Math.max(8, Math.min(at.left, innerWidth - size.width - 8));
-    const below = at.bottom + 8 + size.height < innerHeight;
-    tip.style.left = `${left}px`;
-    tip.style.top = `${below ? at.bottom + 8 : at.top - size.height - 8}px`;
-  }
-
-  function tipContent(data, i) {
-    const chance = (value) => dwChance(value < 0 ? null : value / 1000);
-    const fate = FATE[data.fates[i]], q = data.q[i];
-    const rows = (data.alternatives[i] || []).reduce((list, value, at, all) =>
-      (at % 2 ? list : [...list, [data.words[value], all[at + 1]]]), []);
-    const table = dwElement("table", {}, ...rows.map(([name, p]) => dwElement("tr", {},
-      dwElement("td", {}, dwElement("code", {}, visiblePiece(name))), dwElement("td", {}, chance(p)))));
-    const numbers = `p ${chance(data.p[i])}${q >= 0 ? `   q ${chance(q)}` : ""}`;
-    return [
-      dwElement("b", {}, visiblePiece(word(data, i))), ` ${fate}`,
-      dwElement("div", { class: "dim" }, `${DW_FATES[fate][1]}`),
-      dwElement("div", {}, `round ${data.round[i] + 1} · depth ${data.index[i] + 1} · ${numbers}`),
-      ...(rows.length ? [dwElement("div", { class: "dim" }, "instead of"), table] : []),
-    ];
-  }
-
-  function hideTip() {
-    if (tip.popover && tip.hidePopover && tip.matches(":popover-open")) tip.hidePopover();
-    tip.hidden = true;
-  }
-
-  if (tip.showPopover) tip.popover = "manual";
   body.addEventListener("pointerover", (event) => {
     const span = spanOf(event.target);
-    if (span) showTip(span); else hideTip();
+    if (span) tip.show(span); else tip.hide();
   });
-  root.addEventListener("pointerleave", hideTip);
+  root.addEventListener("pointerleave", tip.hide);
   scroll.addEventListener("scroll", () => {
-    hideTip();
+    tip.hide();
     state.sticky = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < 24;
   });
   body.addEventListener("click", (event) => {
@@ -233,15 +240,15 @@ function render({ model, el }) {
   });
   body.addEventListener("focusin", (event) => {
     const span = spanOf(event.target);
-    if (span && span.matches(":focus-visible")) showTip(span);
+    if (span && span.matches(":focus-visible")) tip.show(span);
   });
-  body.addEventListener("focusout", hideTip);
+  body.addEventListener("focusout", tip.hide);
   root.addEventListener("keydown", (event) => {
     const last = state.spans.length - 1, at = state.focus;
     const moves = { ArrowRight: Math.min(last, at + 1), ArrowLeft: Math.max(0, at - 1), Home: 0, End: last };
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "[" || event.key === "]") changeRound(event.key === "]" ? 1 : -1);
-    else if (event.key === "Escape") hideTip();
+    else if (event.key === "Escape") tip.hide();
     else if (at >= 0 && event.key in moves) setRoving(moves[event.key]);
     else if (at >= 0 && (event.key === "Enter" || event.key === " ")) choose(at);
     else return;
@@ -258,7 +265,7 @@ function render({ model, el }) {
   draw();
   outline(model.get("selected"));
   requestAnimationFrame(() => outline(model.get("selected")));
-  return () => { silent(); unfollow(); hideTip(); wished.forget(); };
+  return () => { silent(); unfollow(); tip.hide(); wished.forget(); };
 }
 
 export default { render };
