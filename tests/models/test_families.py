@@ -176,7 +176,8 @@ ROPES = {
 @pytest.mark.parametrize("family", ["llama", "qwen3", "olmo2"])
 def test_rope_parameters_of_transformers_5(loaded, family, rope):
     model = loaded(family, rope_parameters={"rope_theta": 500.0, **ROPES[rope]})
-    assert model.mode == ("walk" if family == "olmo2" else "fused"), model.reason
+    walked = family == "olmo2" or rope == "dynamic"  # tables that change with length are not kept
+    assert model.mode == ("walk" if walked else "fused"), model.reason
     assert tree_deviation(model) <= 1e-5
     plain, scaled = loaded(family).session(), model.session()
     plain.sync(PREFIX)

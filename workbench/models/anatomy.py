@@ -49,6 +49,9 @@ FUSED_ATTENTION = {
     "Qwen3MoeAttention",
 }
 
+# Rotary tables that do not change with the length of the text, so that they can be kept.
+FIXED_ROTARY = {"default", "linear", "llama3", "yarn"}
+
 
 def _follow(root: nn.Module, path: str) -> nn.Module | None:
     try:
@@ -87,7 +90,8 @@ class Anatomy:
     @property
     def fusable(self) -> bool:
         """Whether every layer is the plain pre-norm kind that the fused walk repeats."""
-        return self.rotary is not None and all(_fusable_layer(layer) for layer in self.layers)
+        fixed = getattr(self.rotary, "rope_type", None) in FIXED_ROTARY
+        return fixed and all(_fusable_layer(layer) for layer in self.layers)
 
     def embedded(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """The stream ``[1 n d]`` before the first layer."""

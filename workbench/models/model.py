@@ -99,7 +99,7 @@ class Model:
 
     @cached_property
     def fused(self) -> FusedWalk:
-        return FusedWalk(self.anatomy, self.context_tokens)
+        return FusedWalk(self.anatomy)
 
     def session(self) -> Session:
         """A fresh session; the weights are shared, the cache is its own."""

@@ -112,25 +112,26 @@ class FusedWalk:
     attention needs no copied keys; rotary tables are computed once by the model's own module.
     """
 
-    def __init__(self, anatomy: Anatomy, context_tokens: int):
+    def __init__(self, anatomy: Anatomy):
         self.anatomy = anatomy
         self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._context = context_tokens
 
-    def _rotary(self, like: torch.Tensor, positions: torch.Tensor):
+    def _rotary(self, like: torch.Tensor, rows: Rows):
         """Cos and signed sin ``[n 1 head_dim]``: rotating is x*cos + roll(x)*sin."""
-        if self._tables is None or self._tables[0].dtype != like.dtype:
-            every = torch.arange(self._context, device=like.device)[None]
+        end = rows.past + len(rows.ids)
+        tables = self._tables
+        if tables is None or tables[0].dtype != like.dtype or len(tables[0]) < end:
+            every = torch.arange(max(1024, 1 << end.bit_length()), device=like.device)[None]
             cos, sin = self.anatomy.rotary(like[None], every)
             sin = sin.clone()
             sin[..., : sin.shape[-1] // 2].neg_()
-            self._tables = cos[0, :, None], sin[0, :, None]
-        return self._tables[0][positions], self._tables[1][positions]
+            self._tables = tables = cos[0, :, None], sin[0, :, None]
+        return tables[0][rows.positions], tables[1][rows.positions]
 
     def __call__(self, rows: Rows, cache: KeyValueCache, span, capture) -> Activations:
         """Run the layers of ``span`` (None = all) over the rows."""
         hidden = self.anatomy.embed(rows.ids)
-        cos, sin = self._rotary(hidden, rows.positions)
+        cos, sin = self._rotary(hidden, rows)
         mask, taps = rows.mask, {}
         groups = self.anatomy.layers[0].self_attn.num_key_value_groups
         if mask is not None and groups > 1:
