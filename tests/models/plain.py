@@ -56,7 +56,8 @@ def check_next(session: Session, token: int, limit: float = 1e-5) -> None:
 @torch.inference_mode()
 def transformers_text(model: Model, prompt: list[int], count: int) -> list[int]:
     """New tokens of transformers' own greedy ``generate``."""
+    ids = torch.tensor([prompt])
     out = model.network.generate(
-        torch.tensor([prompt]), do_sample=False, max_new_tokens=count, pad_token_id=0
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count
     )
     return out[0, len(prompt) :].tolist()
