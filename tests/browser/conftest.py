@@ -55,7 +55,7 @@ class Watch:
 
     def on(self, page) -> None:
         page.route("**/*", self._guard)
-        page.on("pageerror", lambda error: self.wrong.append(f"page error: {error}"))
+        page.on("pageerror", lambda error: self.wrong.append(f"page error: {error.stack or error}"))
         page.on("console", self._console)
 
     def _guard(self, route) -> None:

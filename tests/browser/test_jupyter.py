@@ -14,21 +14,26 @@ from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.browser
 NOTEBOOK = "00_tour.ipynb"
+LABS = 3  # that the tour shows
 
 
-def kernel_is_ready(base: str, path: str) -> bool:
-    """Idle and connected: a command sent earlier is silently lost."""
+def kernels(base: str, path: str) -> list[dict]:
     with urllib.request.urlopen(f"{base}/api/sessions", timeout=5) as answer:
-        sessions = [s for s in json.load(answer) if s["path"] == path and s["kernel"]]
-    kernels = [s["kernel"] for s in sessions]
-    return any(k["execution_state"] == "idle" and k.get("connections") for k in kernels)
+        return [s["kernel"] for s in json.load(answer) if s["path"] == path and s["kernel"]]
 
 
-def wait_until_ready(base: str, path: str, timeout_s: float = 60) -> None:
+def wait_until_ready(page: Page, base: str, path: str, timeout_s: float = 60) -> None:
+    """Until the kernel is idle and connected: a command sent earlier is silently lost.
+
+    The page does the waiting: its requests pass through this thread.
+    """
     end = time.monotonic() + timeout_s
-    while not kernel_is_ready(base, path):
-        assert time.monotonic() < end, "the kernel did not become idle"
-        time.sleep(0.3)
+    while True:
+        found = kernels(base, path)
+        if any(k["execution_state"] == "idle" and k.get("connections") for k in found):
+            return
+        assert time.monotonic() < end, f"no idle kernel after {timeout_s:.0f} s: {found}"
+        page.wait_for_timeout(300)
 
 
 def run_all(page: Page) -> None:
@@ -40,11 +45,11 @@ def test_the_tour_runs_and_the_lab_answers(open_page, jupyter, shots):
     base, work = jupyter
     shutil.copy(ROOT / "notebooks" / NOTEBOOK, work / NOTEBOOK)
     page = open_page(f"{base}/lab/tree/{NOTEBOOK}")
-    wait_until_ready(base, NOTEBOOK)
+    wait_until_ready(page, base, NOTEBOOK)
     page.keyboard.press("Control+b")  # the file browser away: the lab gets the width
     run_all(page)
-    wait_until_ready(base, NOTEBOOK)
-    expect(page.locator(".dw-in-jupyter").first).to_be_visible(timeout=60_000)
+    expect(page.locator(".dw-in-jupyter")).to_have_count(LABS, timeout=90_000)
+    wait_until_ready(page, base, NOTEBOOK)
     lab = page.locator(".dw-in-jupyter").first
     lab.scroll_into_view_if_needed()
     scope = Scope(page, lab)
