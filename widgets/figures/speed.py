@@ -98,7 +98,7 @@ def figure(speed: SpeedInfo, mode: str = "light") -> dict[str, Any]:
     layout = theme.base_layout(
         "speed",
         heading(speed),
-        xaxis={"visible": False, "range": [0, most * 1.5 or 1]},
+        xaxis={"visible": False, "range": [0, most * 1.75 or 1]},
         yaxis={"visible": started, "ticklabelstandoff": 4},
         shapes=_line(speed),
         annotations=[
