@@ -1,7 +1,7 @@
 """A real browser against real servers on 127.0.0.1; everything else is refused and reported.
 
-Without Chromium the tests are skipped with the reason; with ``WORKBENCH_REQUIRE_BROWSER=1`` a missing
-browser is a failure.
+Without Chromium the tests are skipped with the reason; with ``WORKBENCH_REQUIRE_BROWSER=1`` a
+missing browser is a failure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ HOME_HOSTS = {"127.0.0.1", ""}
 
 
 def _chromium() -> str | None:
-    return os.environ.get("WORKBENCH_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    return os.environ.get("WORKBENCH_CHROMIUM") or next(
+        filter(None, map(shutil.which, NAMES)), None
+    )
 
 
 @pytest.fixture(scope="session")

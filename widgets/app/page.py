@@ -18,6 +18,7 @@ body.dw { height: 100vh; }
   .dw-fill-chart { height: 150px; } }
 @media (min-width: 761px) { .dw-fill { height: 100%; } }
 .dw-fill-law { height: 206px; flex: none; }
+:root { color-scheme: light dark; }
 .dw-who { flex: 1 1 auto; min-width: 0; }
 .dw-how { flex: 0 0 330px; text-align: right; }
 .dw-trouble { position: relative; padding: 0 18px; }

@@ -1,8 +1,8 @@
 """One neutral description of a form, built from knobs; the hosts only draw it.
 
 *Idea*: a method's dataclass is the single source of its form. This module turns ``Knob`` metadata
-into ``Field`` values (what control, label, help, check); ``ipywidgets_form`` and ``panel_form`` turn
-``Field`` values into widgets and hold no rule of their own.
+into ``Field`` values (what control, label, help, check); ``ipywidgets_form`` and ``panel_form``
+turn ``Field`` values into widgets and hold no rule of their own.
 """
 
 from __future__ import annotations

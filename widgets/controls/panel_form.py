@@ -18,8 +18,8 @@ ROW_CSS = """
   font: 13px/1.4 var(--dw-sans); background-color: var(--dw-paper); color: var(--dw-text);
   border: 1px solid var(--dw-edge); box-shadow: none; }
 .bk-input:focus { border-color: var(--dw-accent); outline: 1px solid var(--dw-accent); }
-select.bk-input { padding-right: 4px; text-overflow: ellipsis; appearance: auto;
-  background-image: none; }
+select.bk-input { padding-right: 4px; text-overflow: ellipsis;
+  appearance: auto !important; background-image: none !important; }
 select.bk-input option { background-color: var(--dw-paper); color: var(--dw-text); }
 .bk-input-group, .bk-input-group > .bk-input { min-width: 0; }
 .bk-spin-btn { display: none; }
@@ -71,7 +71,9 @@ class Row:
 
     def _say(self, value: Any) -> None:
         if self.field.control == "slider":
-            self.readout.object = f'<span class="dw-readout">{escape(self.field.show(value))}</span>'
+            self.readout.object = (
+                f'<span class="dw-readout">{escape(self.field.show(value))}</span>'
+            )
 
     def _moved(self, value: Any, changed: Change) -> None:
         if value is None:
@@ -82,7 +84,11 @@ class Row:
     def _make(self, value: Any) -> pn.widgets.Widget:
         field, kind = self.field, self.field.control
         look = dict(
-            label=field.title, margin=0, align="center", sizing_mode="stretch_width", stylesheets=[ROW_CSS]
+            label=field.title,
+            margin=0,
+            align="center",
+            sizing_mode="stretch_width",
+            stylesheets=[ROW_CSS],
         )
         if kind == "slider":
             whole = field.knob.kind == "int"

@@ -16,7 +16,7 @@ class Coalescer:
 
     Args:
         flush: draws the latest state; what it raises is logged, never lost, and drawing goes on.
-        interval_s: shortest time between two flushes; the first mark after a pause is drawn at once.
+        interval_s: shortest time between two flushes; the first after a pause is drawn at once.
     """
 
     def __init__(self, flush: Callable[[], None], interval_s: float = INTERVAL_S):

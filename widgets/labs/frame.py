@@ -1,4 +1,4 @@
-"""The frame that every lab shares: its grid, its colours as CSS variables, and small pieces of HTML.
+"""The frame that every lab shares: its grid, its type, and small pieces of HTML.
 
 *Idea*: the hosts differ in how they place boxes, not in how these look. Colours are the theme's
 custom properties, which reach into shadow roots, so one sheet serves both hosts, light and dark.
@@ -33,13 +33,15 @@ TEXT_CSS = """
 .dw-table td:last-child { text-align: right; font-variant-numeric: tabular-nums; }
 .dw-why { font-size: 12.5px; line-height: 1.4; color: var(--dw-text); margin: 0 0 6px; }
 .dw-facts { padding: 4px 18px 8px; }
-.dw-progress { display: flex; align-items: center; justify-content: flex-end; gap: 12px; font-size: 13px;
-  color: var(--dw-muted); font-variant-numeric: tabular-nums; white-space: nowrap; }
+.dw-progress { display: flex; align-items: center; justify-content: flex-end; gap: 12px;
+  font-size: 13px; color: var(--dw-muted); white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
 .dw-track { width: 150px; height: 5px; border-radius: 3px; background: var(--dw-rule);
   overflow: hidden; flex: none; }
 .dw-fill { height: 100%; background: var(--dw-accent); border-radius: 3px; }
 .dw-fill.dw-open { width: 40%; animation: dw-slide 1.2s ease-in-out infinite alternate; }
 @keyframes dw-slide { from { margin-left: 0 } to { margin-left: 60% } }
+@media (max-width: 760px) { .dw-progress { justify-content: flex-start; } }
 @media (prefers-reduced-motion: reduce) { .dw-fill.dw-open { animation: none; width: 100%;
   opacity: .5; } }
 .dw-dials { display: flex; gap: 20px; margin-top: 4px; align-items: flex-start; }
@@ -85,7 +87,12 @@ GRID_CSS = """
 
 def css() -> str:
     """The whole sheet: theme, frame and text."""
-    return f":root {{ --dw-sans: {theme.SANS}; --dw-mono: {theme.MONO}; }}" + theme.css() + TEXT_CSS + GRID_CSS
+    return (
+        f":root {{ --dw-sans: {theme.SANS}; --dw-mono: {theme.MONO}; }}"
+        + theme.css()
+        + TEXT_CSS
+        + GRID_CSS
+    )
 
 
 def error_html(text: str | None) -> str:

@@ -68,7 +68,10 @@ class ScriptedRun:
         self._total, self._gap_s, self._fail_at = total, gap_s, fail_at
         self.state, self.error, self._done = "idle", None, 0
         self._go, self._stop, self._single = threading.Event(), threading.Event(), False
-        self._thread, self._lock = threading.Thread(target=self._work, daemon=True), threading.Lock()
+        self._thread, self._lock = (
+            threading.Thread(target=self._work, daemon=True),
+            threading.Lock(),
+        )
 
     def start(self):
         self._single, self.state = False, "running"

@@ -1,4 +1,4 @@
-"""The decode lab's controller: verbs, errors in their block, selection, undo. No browser, no model."""
+"""The decode lab's controller: verbs, errors in their block, selection, undo. No browser here."""
 
 from __future__ import annotations
 

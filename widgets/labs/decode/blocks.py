@@ -68,7 +68,8 @@ class Presenter:
         same = old is trace or (
             old is not None
             and trace is not None
-            and (old.prompt, old.rounds, old.baseline) == (trace.prompt, trace.rounds, trace.baseline)
+            and (old.prompt, old.rounds, old.baseline)
+            == (trace.prompt, trace.rounds, trace.baseline)
         )
         if not same:
             self._trace, self._trace_number = trace, self._trace_number + 1

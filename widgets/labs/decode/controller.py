@@ -162,7 +162,7 @@ class DecodeController:
         self._select(lambda trace: select.of_token(trace, position, index))
 
     def handle(self, event: Mapping[str, Any]) -> None:
-        """An event of a view: ``token``, ``node``, ``round``, or ``point`` of the acceptance map."""
+        """An event of a view: ``token``, ``node``, ``round``, or a ``point`` of the map."""
         position = event.get("round")
         if event.get("kind") == "point":
             position = (event.get("customdata") or [None])[0]

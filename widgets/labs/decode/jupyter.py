@@ -91,7 +91,9 @@ class JupyterView:
         for section in lab.sections(settings):
             row = Row(section.picker, settings[section.name], self._changed, section.titles)
             self.pickers[section.name], self.forms[section.name] = row, Form(self._changed)
-        self.kind = ipw.Dropdown(options=list(exports.KINDS), layout=ipw.Layout(flex="1", margin="0"))
+        self.kind = ipw.Dropdown(
+            options=list(exports.KINDS), layout=ipw.Layout(flex="1", margin="0")
+        )
         self.save = ipw.Button(description="Save", layout=ipw.Layout(width="auto", margin="0"))
         self.save.add_class("dw-button")
         self.link = html()
@@ -142,7 +144,9 @@ class JupyterView:
         main = box(bands, "dw-main")
         side = [self._side()] if controls else []
         grid = box([head, *side, main], "dw-grid", *([] if controls else ["dw-bare"]))
-        sheet = ipw.HTML(f"<style>{frame.css()}{JUPYTER_CSS}</style>", layout=ipw.Layout(display="none"))
+        sheet = ipw.HTML(
+            f"<style>{frame.css()}{JUPYTER_CSS}</style>", layout=ipw.Layout(display="none")
+        )
         return box([sheet, plotly_lib(), grid], "dw", "dw-lab", "dw-in-jupyter")
 
     # ---- from the browser ----------------------------------------------------------------------

@@ -12,7 +12,7 @@ from workbench.core.trace import Trace
 
 
 class DecodeLab:
-    """Watch one speculative run live: settings on the left, the run in the middle, why on the right.
+    """Watch one speculative run live: settings left, the run in the middle, why on the right.
 
     Args:
         model: the target: a name (``zoo:target``, a folder, a hub id) or a loaded model.
@@ -91,7 +91,9 @@ class DecodeLab:
             TimeoutError: after ``timeout_s`` seconds.
         """
         if not self.controller.wait(timeout_s):
-            raise TimeoutError(f"timeout_s={timeout_s}: the run is still going; wait longer or stop")
+            raise TimeoutError(
+                f"timeout_s={timeout_s}: the run is still going; wait longer or stop"
+            )
         return self
 
     def close(self) -> None:

@@ -9,9 +9,15 @@ from widgets.figures import speed, time_split
 from workbench.core.trace import Trace
 
 ACCEPTANCE = {  # label -> key of Trace.summary, what it means
-    "tokens a round": ("mean_emitted", "drafted tokens kept + the one extra token, mean over rounds"),
+    "tokens a round": (
+        "mean_emitted",
+        "drafted tokens kept + the one extra token, mean over rounds",
+    ),
     "kept a round": ("mean_accepted", "drafted tokens kept in a round, mean over rounds"),
-    "of depth": ("acceptance_ratio", "drafted tokens kept / deepest level drafted, over all rounds"),
+    "of depth": (
+        "acceptance_ratio",
+        "drafted tokens kept / deepest level drafted, over all rounds",
+    ),
     "of nodes": ("node_ratio", "drafted tokens kept / nodes drafted, over all rounds"),
 }
 

@@ -73,7 +73,9 @@ class DecodePanel:
         self._schedule = schedule or (lambda work: work())
         self._presenter = Presenter(controller.laws)
         self._seen = {"stream": 0, "tree": 0}
-        self.html = {name: html() for name in ("head", "progress", "notice", "node", "speed", "verdict")}
+        self.html = {
+            name: html() for name in ("head", "progress", "notice", "node", "speed", "verdict")
+        }
         self.errors = {name: html() for name in ERROR_BLOCKS}
         self.stream = TokenStreamView(sizing_mode="stretch_both", margin=0, box_px=0, mode=mode)
         self.tree = DraftTreeView(sizing_mode="stretch_both", margin=0, box_px=0, mode=mode)
@@ -104,7 +106,10 @@ class DecodePanel:
         self.prompt.height, self.prompt.max_length = 70, 100_000
         prompts = held_out_prompts()
         self.picker = pn.widgets.Select(
-            label="Held-out prompts", options={"held-out prompts …": "", **prompts}, value="", **area
+            label="Held-out prompts",
+            options={"held-out prompts …": "", **prompts},
+            value="",
+            **area,
         )
         self.picker.visible = bool(prompts)
         self.count = Row(form["max_new_tokens"], settings["max_new_tokens"], self._changed)
@@ -119,8 +124,16 @@ class DecodePanel:
         )
         self.kind = pn.widgets.Select(label="What to save", options=list(exports.KINDS), **area)
         self.download = pn.widgets.FileDownload(
-            label="Save", callback=self._export, filename="trace.json", embed=False, auto=True,
-            margin=0, width=70, height=30, button_type="default", stylesheets=[BUTTON_CSS],
+            label="Save",
+            callback=self._export,
+            filename="trace.json",
+            embed=False,
+            auto=True,
+            margin=0,
+            width=70,
+            height=30,
+            button_type="default",
+            stylesheets=[BUTTON_CSS],
         )
 
     def _listen(self) -> None:
@@ -138,7 +151,11 @@ class DecodePanel:
     def side(self) -> pn.Column:
         """The left column: prompt, methods and their knobs, files."""
         rows: list[Any] = [
-            self._title("Prompt"), self.prompt, self.picker, self.count.widget, self.errors["prompt"]
+            self._title("Prompt"),
+            self.prompt,
+            self.picker,
+            self.count.widget,
+            self.errors["prompt"],
         ]
         for section in lab.sections(self.controller.view().settings):
             rows += [

@@ -21,11 +21,11 @@ SETTINGS = {
     "drafter.draft_model.siblings": 3,
     "policy.fixed.depth": 4,
     "temperature": 0.7,
-    "max_new_tokens": 56,
+    "max_new_tokens": 44,
     "seed": 4,
 }
-DIGITS = 5  # of every stored probability: a picture cannot show more, and the file stays small
-TOP = 6  # tokens kept of every law, likewise
+DIGITS = 4  # of every stored probability: a picture cannot show more, and the file stays small
+TOP = 5  # tokens kept of every law, likewise
 
 
 @cache

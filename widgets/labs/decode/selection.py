@@ -10,8 +10,10 @@ ROOT = -1
 
 
 class Selection(NamedTuple):
-    """``round`` is a position in ``trace.rounds``; ``node`` -1 is the root; ``index`` counts emitted
-    tokens of the round, None where the node was not emitted."""
+    """``round`` is a position in ``trace.rounds``; ``node`` -1 is the root.
+
+    ``index`` counts the emitted tokens of the round; None where the node was not emitted.
+    """
 
     round: int = 0
     node: int = ROOT

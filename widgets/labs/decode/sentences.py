@@ -99,7 +99,9 @@ def why(trace: Trace, position: int, node: int) -> str:
     if round_.drawn == "chosen" or round_.q_node is None:
         gave = f"the target gives {name} {_is('p', p)}"
     else:
-        gave = f"the draft drew {name} with {_is('q', round_.q_node[node])}, the target {_is('p', p)}"
+        gave = (
+            f"the draft drew {name} with {_is('q', round_.q_node[node])}, the target {_is('p', p)}"
+        )
     gave = gave[0].upper() + gave[1:]
     if fate == "accepted":
         return f"{gave}: a chance of {chance:.2f} to be kept, and the round's draw kept it."

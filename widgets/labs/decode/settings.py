@@ -21,7 +21,15 @@ FAMILY_HELP = {
     "verifier": "The rule that keeps or refuses drafted tokens.",
 }
 SAMPLING = (
-    Knob("temperature", "float", 0.0, low=0.0, high=2.0, step=0.05, help="Spread of the draw; 0 = greedy"),
+    Knob(
+        "temperature",
+        "float",
+        0.0,
+        low=0.0,
+        high=2.0,
+        step=0.05,
+        help="Spread of the draw; 0 = greedy",
+    ),
     Knob("top_k", "int", 0, low=0, high=200, unit="tokens", help="Keep the k likeliest; 0 = all"),
     Knob("top_p", "float", 1.0, low=0.05, high=1.0, step=0.05, help="Keep this much mass; 1 = all"),
     Knob("seed", "int", 0, low=0, high=2**31 - 1, help="Of every random draw of the run"),
@@ -64,8 +72,8 @@ def first_settings(
 ) -> dict[str, Any]:
     """Defaults, overlaid with ``base`` (settings), overlaid with what the caller gave.
 
-    ``given`` takes setting names, a method's name or an instance of it for ``drafter``, ``verifier``
-    and ``policy``, and dotted knobs of the picked method, e.g. ``{"drafter.k": 8}``.
+    ``given`` takes setting names, a method's name or an instance of it for ``drafter``,
+    ``verifier`` and ``policy``, and dotted knobs of the picked method, e.g. ``{"drafter.k": 8}``.
 
     Raises:
         BadInput: an unknown setting, with the closest known one.
