@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import panel as pn
@@ -11,6 +12,7 @@ from widgets.app.page import page
 from widgets.labs.decode.controller import DecodeController
 from widgets.labs.decode.panel import DecodePanel
 from widgets.labs.decode.recorded import recorded_trace
+from workbench.core.errors import BadInput
 
 
 def decode_page(**settings: Any) -> pn.Template:
@@ -33,7 +35,11 @@ def serve(port: int = 5006, address: str = "127.0.0.1", show: bool = False) -> N
         port: to listen on.
         address: of this machine that may be reached; keep 127.0.0.1 unless you mean to share.
         show: open the browser.
+
+    Raises:
+        BadInput: the port is taken.
     """
+    _check_port(address, port)
     pn.extension("plotly")
     pn.serve(
         {"/": decode_page},
@@ -43,3 +49,14 @@ def serve(port: int = 5006, address: str = "127.0.0.1", show: bool = False) -> N
         title="Draft Workbench",
         websocket_origin=[f"{host}:{port}" for host in {address, "127.0.0.1", "localhost"}],
     )
+
+
+def _check_port(address: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            raise BadInput(
+                f"port={port}: cannot be used on {address} ({error.strerror}); choose another"
+            ) from None

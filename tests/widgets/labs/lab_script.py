@@ -82,8 +82,10 @@ class ScriptedRun:
         self._wake()
 
     def pause(self):
-        self._go.clear()
         self.state = "paused"
+        self._go.clear()
+        if self._stop.is_set():
+            self._go.set()
 
     def stop(self):
         self._stop.set()

@@ -25,7 +25,8 @@ class DecodeController:
     """State of one decode lab.
 
     Args:
-        model: a name (``zoo:target``, a folder, a hub id) or a loaded model.
+        model: a name (``zoo:target``, a folder, a hub id) or a loaded model; None keeps what
+            ``trace`` or the default says.
         draft: the draft model likewise; None keeps what ``trace`` or the default says.
         prompt: text to continue; None keeps what ``trace`` says.
         trace: a run to show at once.
@@ -35,7 +36,7 @@ class DecodeController:
 
     def __init__(
         self,
-        model: Any = "zoo:target",
+        model: Any = None,
         draft: Any = None,
         prompt: str | None = None,
         *,
@@ -43,7 +44,8 @@ class DecodeController:
         tools: Engine | None = None,
         **settings: Any,
     ):
-        given = {"prompt": prompt, "draft": None if draft is None else name_of(draft), **settings}
+        names = {k: name_of(m) for k, m in (("model", model), ("draft", draft)) if m is not None}
+        given = {"prompt": prompt, **names, **settings}
         given = {key: value for key, value in given.items() if value is not None}
         base = lab.settings_of(trace) if trace is not None else {}
         self.history = History(lab.first_settings(given, base))
@@ -51,7 +53,6 @@ class DecodeController:
         self._engine = tools
         loaded = {name_of(m): m for m in (model, draft) if m is not None and not isinstance(m, str)}
         self._models = Models(self._tools, loaded)
-        self.model_name = name_of(model)
         self._lock = threading.RLock()
         self._listeners: list[Callable[[], None]] = []
         self._job: Job | None = None
@@ -85,6 +86,11 @@ class DecodeController:
                 self._verbs(status.state),
                 self._following,
             )
+
+    @property
+    def model_name(self) -> str:
+        """The target of the next start."""
+        return self.history.now["model"]
 
     @property
     def state(self) -> str:
@@ -140,7 +146,7 @@ class DecodeController:
     def _travel(self, step: Callable[[], Any]) -> None:
         with self._lock:
             step()
-            for block in ("prompt", *lab.FAMILY_TITLES):
+            for block in ("prompt", "model", *lab.FAMILY_TITLES):
                 self._clear(block)
             self._form_version += 1
         self._mark()
@@ -236,8 +242,7 @@ class DecodeController:
         if verb is not None:
             self._shown = None if self._job is None else self._job.trace or self._shown
         settings = dict(self.history.now)
-        name, baselines = self.model_name, self._baselines
-        self._job = Job(self._tools, self._models, name, settings, baselines, self._mark)
+        self._job = Job(self._tools, self._models, settings, self._baselines, self._mark)
         self._job.begin(verb)
 
     # ---- saved traces --------------------------------------------------------------------------

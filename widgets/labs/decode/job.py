@@ -64,7 +64,6 @@ class Job:
     Args:
         tools: the engine.
         models: where models come from.
-        model_name: the target.
         settings: of this start; later changes of the form do not reach it.
         baselines: measured plain decoding by key, shared by the starts of one lab.
         changed: called from the job's thread whenever something changed.
@@ -74,14 +73,13 @@ class Job:
         self,
         tools: Callable[[], Engine],
         models: Models,
-        model_name: str,
         settings: Mapping[str, Any],
         baselines: dict[tuple, Any],
         changed: Callable[[], None],
     ):
-        self._tools, self._models, self._name = tools, models, model_name
+        self._tools, self._models, self._name = tools, models, settings["model"]
         self.settings, self._baselines, self._changed = settings, baselines, changed
-        self._status = Status("loading", f"Loading {model_name}", None)
+        self._status = Status("loading", f"Loading {self._name}", None)
         self._cancel = threading.Event()
         self._run: Any = None
         self._final: Trace | None = None

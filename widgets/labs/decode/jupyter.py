@@ -87,6 +87,7 @@ class JupyterView:
         prompts = {"held-out prompts …": "", **held_out_prompts()}
         self.picker = ipw.Dropdown(options=list(prompts.items()), value="", layout=wide)
         self.count = Row(form["max_new_tokens"], settings["max_new_tokens"], self._changed)
+        self.model = Row(form["model"], settings["model"], self._changed)
         self.pickers, self.forms = {}, {}
         for section in lab.sections(settings):
             row = Row(section.picker, settings[section.name], self._changed, section.titles)
@@ -111,7 +112,8 @@ class JupyterView:
 
     def _side(self) -> ipw.Box:
         """The left column: prompt, methods and their knobs, files."""
-        rows: list[Any] = [title("Prompt"), self.prompt, self.picker, self.count.widget]
+        rows: list[Any] = [title("Prompt"), self.prompt, self.picker]
+        rows += [self.count.widget, self.model.widget]
         rows.append(self.errors["prompt"])
         for section in lab.sections(self.controller.view().settings):
             rows += [
@@ -206,6 +208,7 @@ class JupyterView:
         if self.prompt.value != settings["prompt"]:
             self.prompt.value = settings["prompt"]
         self.count.put(settings["max_new_tokens"])
+        self.model.put(settings["model"])
         for section in lab.sections(settings):
             self.pickers[section.name].put(settings[section.name])
             self.forms[section.name].show(section.fields, settings)

@@ -30,7 +30,7 @@ class DecodeLab:
 
     def __init__(
         self,
-        model: Any = "zoo:target",
+        model: Any = None,
         draft: Any = None,
         prompt: str | None = None,
         *,
@@ -52,7 +52,7 @@ class DecodeLab:
             TraceError: a file that is no trace.
         """
         trace = source if isinstance(source, Trace) else Trace.load(source)
-        return cls(trace.model, trace=trace)
+        return cls(trace=trace)
 
     @property
     def trace(self) -> Trace | None:

@@ -95,7 +95,7 @@ class DecodePanel:
         for verb, label in labels.items():
             kind = "primary" if verb == "start" else "default"
             look = {"stylesheets": [BUTTON_CSS], "margin": 0, "align": "center"}
-            made[verb] = pn.widgets.Button(label=label, button_type=kind, **look)
+            made[verb] = pn.widgets.Button(label=label, color=kind, **look)
             made[verb].on_click(lambda _, verb=verb: getattr(self.controller, verb)())
         return made
 
@@ -113,6 +113,7 @@ class DecodePanel:
         )
         self.picker.visible = bool(prompts)
         self.count = Row(form["max_new_tokens"], settings["max_new_tokens"], self._changed)
+        self.model = Row(form["model"], settings["model"], self._changed)
         self.pickers, self.forms = {}, {}
         for section in lab.sections(settings):
             row = Row(section.picker, settings[section.name], self._changed, section.titles)
@@ -132,7 +133,7 @@ class DecodePanel:
             margin=0,
             width=70,
             height=30,
-            button_type="default",
+            color="default",
             stylesheets=[BUTTON_CSS],
         )
 
@@ -155,6 +156,7 @@ class DecodePanel:
             self.prompt,
             self.picker,
             self.count.widget,
+            self.model.widget,
             self.errors["prompt"],
         ]
         for section in lab.sections(self.controller.view().settings):
@@ -167,10 +169,14 @@ class DecodePanel:
         undo = [self.buttons[name] for name in KNOB_BUTTONS]
         rows += [
             self.html["notice"],
-            pn.Row(*undo, margin=(10, 0, 6, 0), styles={"gap": "6px"}),
+            pn.Row(*undo, margin=(8, 0, 4, 0), styles={"gap": "6px"}),
             pn.Row(self.kind, self.download, margin=0, styles={"gap": "6px"}),
-            html('<span class="dw-small">open a saved trace</span>', margin=(6, 0, 2, 0)),
-            self.upload,
+            pn.Row(
+                html('<span class="dw-small">open trace</span>', width=66, sizing_mode=None),
+                self.upload,
+                margin=(4, 0, 0, 0),
+                styles={"gap": "6px", "align-items": "center"},
+            ),
             self.errors["trace"],
         ]
         return pn.Column(*rows, margin=0, sizing_mode="stretch_width", styles={"gap": "2px"})
@@ -256,6 +262,7 @@ class DecodePanel:
     def _fill(self, settings: Any) -> None:
         self.prompt.value = settings["prompt"]
         self.count.put(settings["max_new_tokens"])
+        self.model.put(settings["model"])
         for section in lab.sections(settings):
             self.pickers[section.name].put(settings[section.name])
             self.forms[section.name].show(section.fields, settings)

@@ -35,6 +35,7 @@ SAMPLING = (
     Knob("seed", "int", 0, low=0, high=2**31 - 1, help="Of every random draw of the run"),
 )
 LENGTH = Knob("max_new_tokens", "int", 96, low=1, high=4096, unit="tokens", help="Where to stop")
+MODEL = Knob("model", "text", "zoo:target", help="Target: zoo:..., a folder or a hub id")
 DRAFT = Knob("draft", "text", "zoo:draft", help="Draft model: zoo:..., a folder or a hub id")
 PROMPT = Knob("prompt", "text", "", help="The text to continue")
 
@@ -52,7 +53,7 @@ class Section(NamedTuple):
 
 def all_fields() -> dict[str, Field]:
     """Every setting of the lab by key."""
-    found = [Field(k.name, k, "lab") for k in (PROMPT, DRAFT, *SAMPLING)]
+    found = [Field(k.name, k, "lab") for k in (PROMPT, MODEL, DRAFT, *SAMPLING)]
     found.append(Field(LENGTH.name, LENGTH, "lab", "new tokens"))
     for family in FAMILIES:
         cards = methods(family)
@@ -109,7 +110,7 @@ def long_key(name: str, settings: Mapping[str, Any]) -> str:
 
 def settings_of(trace: Trace) -> dict[str, Any]:
     """The settings that a trace was made with, as far as this installation knows its methods."""
-    given: dict[str, Any] = {"prompt": trace.prompt}
+    given: dict[str, Any] = {"prompt": trace.prompt, "model": trace.model}
     if trace.max_new_tokens:
         given["max_new_tokens"] = trace.max_new_tokens
     if trace.draft_model:
@@ -156,7 +157,7 @@ def section_of(key: str) -> str:
         return family
     if key in {k.name for k in SAMPLING}:
         return "verifier"
-    return "drafter" if key == "draft" else "prompt"
+    return {"draft": "drafter", "model": "model"}.get(key, "prompt")
 
 
 def make_methods(settings: Mapping[str, Any]) -> dict[str, Any]:
