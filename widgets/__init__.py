@@ -18,9 +18,9 @@ __all__ = ["DecodeLab", "show"]
 def __getattr__(name: str) -> Any:
     """Labs are imported when first used, so that ``import widgets`` stays light."""
     if name in __all__:
-        from widgets.labs.decode import jupyter
+        from widgets.labs.decode import lab
 
-        return getattr(jupyter, name)
+        return getattr(lab, name)
     raise AttributeError(f"module 'widgets' has no attribute {name!r}")
 
 
