@@ -74,11 +74,15 @@ class ScriptedRun:
         )
 
     def start(self):
-        self._single, self.state = False, "running"
-        self._wake()
+        self._go_on(single=False)
 
     def step(self):
-        self._single, self.state = True, "running"
+        self._go_on(single=True)
+
+    def _go_on(self, single):
+        if self._stop.is_set() or self.state in ("finished", "failed"):
+            return
+        self._single, self.state = single, "running"
         self._wake()
 
     def pause(self):
@@ -94,6 +98,8 @@ class ScriptedRun:
     def wait(self, timeout_s):
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
+            if self._stop.is_set() and not self._thread.is_alive() and self.state == "running":
+                self.state = "stopped"
         return self.state in ("finished", "stopped", "failed")
 
     @property
