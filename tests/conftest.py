@@ -10,3 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """Browser tests come last: their one Chromium lives for the rest of the run, with its loop."""
+    items.sort(key=lambda item: "/tests/browser/" in item.path.as_posix())

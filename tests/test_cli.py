@@ -209,6 +209,7 @@ def test_a_real_interrupt_ends_with_130_and_a_readable_trace(checkpoint, tmp_pat
     words = ["generate", PROMPT, "--model", str(checkpoint), "--drafter", "none", "--json"]
     words += ["--trace", str(path), "--max-new-tokens", "230"]
     slow = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys, time; from workbench.engine import run as engine; from workbench import cli\n"
         "whole = engine.Run.rounds\n"
         "def rounds(self):\n"
