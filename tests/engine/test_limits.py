@@ -101,6 +101,8 @@ def test_no_budget_is_overshot(model, answer, script):
         assert done.new == answer[:count]
         assert done.run.finish == "length"
         assert sum(len(r.emitted) for r in done.rounds) == count
+        for r in done.rounds:  # nothing is drafted that could not be emitted
+            assert max(r.depth, default=0) < len(PROMPT) + count - r.start
 
 
 @pytest.mark.parametrize("drafter", ["none", "draft_model", "prompt_lookup", "token_recycling"])

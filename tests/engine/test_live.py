@@ -10,6 +10,7 @@ import pytest
 from scripted import Scripted, greedy_text
 
 from workbench.core.trace import Trace
+from workbench.engine import decode as decode_module
 from workbench.engine.live import LiveRun
 from workbench.engine.run import RunSettings
 from workbench.models.session import Session
@@ -286,6 +287,21 @@ def test_snapshots_are_consistent_while_it_runs(settings):
         assert trace.new_tokens == last[: len(trace.new_tokens)]
         assert {*trace.prompt_tokens, *trace.new_tokens} <= trace.pieces.keys()
         assert trace.finish == "" or trace.new_tokens == last, "it ended before its last round"
+
+
+def test_a_trace_ends_only_with_its_last_round(settings, answer, monkeypatch):
+    """Looked at while the last round is being written, the run is not over yet."""
+    run, found, real = LiveRun(settings), [], decode_module.record_round
+
+    def record(*args):
+        found.append((run._run.decoding.finish, run.trace.finish))
+        return real(*args)
+
+    monkeypatch.setattr(decode_module, "record_round", record)
+    run.start()
+    assert run.wait(SOON_S)
+    assert found[-1] == ("length", "")
+    assert run.trace.finish == "length"
 
 
 def test_buttons_from_many_threads(settings, answer):
