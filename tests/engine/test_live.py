@@ -13,7 +13,6 @@ from workbench.core.trace import Trace
 from workbench.engine import decode as decode_module
 from workbench.engine.live import LiveRun
 from workbench.engine.run import RunSettings
-from workbench.models.session import Session
 from workbench.verifiers.exact_match import ExactMatch
 
 TEXT, COUNT = "abcabcabca", 24
@@ -334,29 +333,3 @@ def test_a_stop_at_some_moment(settings, answer, delay_s):
     assert run.state in ("stopped", "finished")
     kept = run.trace.new_tokens[:COUNT]
     assert kept == answer[: len(kept)]
-
-
-def test_out_of_memory_in_a_live_run(settings, answer, monkeypatch):
-    import torch
-
-    real, calls = Session._run, []
-
-    def full(self, *args):
-        calls.append(0)
-        if len(calls) == 4:
-            raise torch.OutOfMemoryError("no more")
-        return real(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Session, "_run", full)
-        run = LiveRun(settings)
-        run.start()
-        assert run.wait(SOON_S)
-    assert run.state == "failed"
-    assert "out of memory" in run.error
-    assert "smaller" in run.error
-    assert len(run.trace.rounds) == 2
-    again = LiveRun(settings)
-    again.start()
-    assert again.wait(SOON_S)
-    assert again.trace.new_tokens == answer
