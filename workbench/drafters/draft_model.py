@@ -40,7 +40,7 @@ class DraftModel:
 
     def propose(self, ctx: Context, state: None, budget: Budget) -> tuple[DraftTree, None]:
         """Draft until the budget or the policy ends it. Greedy: the top tokens are *chosen*."""
-        if budget.depth < 1 or budget.nodes < 1:
+        if min(budget.depth, budget.nodes, budget.width) < 1:
             return DraftTree.empty(ctx.device), None
         session, known = ctx.draft, ctx.draft.model.vocab_size
         # A padded id that the draft has no embedding for is read as its last one: a worse guess.
@@ -50,7 +50,8 @@ class DraftModel:
         drafted, parent, laws, scores = [], [], [], []
         above = -1
         for depth in range(1, budget.depth + 1):
-            width = min(self.siblings, budget.width, budget.nodes - len(parent))
+            known = min(logits.shape[-1], ctx.vocab_size)
+            width = min(self.siblings, budget.width, budget.nodes - len(parent), known)
             law = ctx.sampling.law(fit_vocabulary(logits, ctx.vocab_size))
             level, level_scores = self._level(ctx, logits, law, width)
             laws.extend([law] * width)

@@ -68,7 +68,7 @@ class PromptLookup:
         """The tokens that followed the longest known suffix, as a chain."""
         tokens = ctx.tokens
         self._extend(state, tokens)
-        length = min(budget.depth, budget.nodes)
+        length = min(budget.depth, budget.nodes) if budget.width else 0
         for n in range(min(self.max_ngram, len(tokens)), self.min_ngram - 1, -1):
             place = state.places.get(tuple(tokens[-n:]))
             if place is not None and length > 0:

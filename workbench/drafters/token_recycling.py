@@ -107,6 +107,8 @@ class TokenRecycling:
 
     def propose(self, ctx: Context, state: Recycled, budget: Budget) -> tuple[DraftTree, Recycled]:
         """Fill the template from the matrix, level by level; unseen tokens end a branch."""
+        if min(budget.depth, budget.nodes, budget.width) < 1:
+            return DraftTree.empty(ctx.device), state
         k = min(self.k, budget.width)
         kept: dict[int, int] = {-1: -1}
         tokens, parent = [], []
