@@ -53,9 +53,10 @@ def test_target_beats_draft_beats_bigram():
 
 
 def test_exits_of_the_target_improve_with_depth():
-    losses = next(c for c in cards() if c["name"] == "target")["exit_losses"]
+    card = next(c for c in cards() if c["name"] == "target")
+    losses = card["exit_losses"]
     assert all(a > b for a, b in pairwise(losses))
-    assert losses[3] - losses[7] < 0.5, "half the layers must be a usable draft"
+    assert losses[3] < card["bigram_loss"] - 1, "half the layers must be a usable draft"
 
 
 def test_one_missing_middle_layer_costs_little(sample):

@@ -68,7 +68,7 @@ class Granted:
 
 
 class RefuseFirst:
-    """Accepts nothing for some rounds (which is lossless: the bonus is drawn from p), then passes on."""
+    """Accepts nothing for some rounds (lossless: the bonus is drawn from p), then passes on."""
 
     lossless, chains_only, name = True, False, "refuse_first"
 
@@ -227,8 +227,8 @@ class DrafterSuite:
     def check_declared_law(self, sampling: Sampling, verifier: Verifier, draws: int = 900) -> None:
         """Drawn tokens follow ``probs``, given the path and the earlier siblings (pitfall 1).
 
-        Every draw is one of a multinomial whose law the drafter itself declared, so the sum of the G
-        statistics over all histories is chi-square if, and only if, ``probs`` is true.
+        Every draw is one of a multinomial whose law the drafter itself declared, so the sum of
+        the G statistics over all histories is chi-square if, and only if, ``probs`` is true.
         """
         for drive in self.drives(sampling, verifier):
             counts: dict = defaultdict(lambda: defaultdict(int))
@@ -250,7 +250,9 @@ class DrafterSuite:
                 total, freedom = total + g, freedom + free
             if freedom:
                 limit = oracles.g_limit(freedom)
-                assert total < limit, f"probs are not the law drawn from: G {total:.1f} > {limit:.1f}"
+                assert total < limit, (
+                    f"probs are not the law drawn from: G {total:.1f} > {limit:.1f}"
+                )
 
     def check_exact_output(self, sampling: Sampling, verifier: Verifier) -> None:
         """Law of the first three tokens, exact to 1e-12, by collecting every possible draft.

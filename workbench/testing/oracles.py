@@ -182,7 +182,9 @@ def continuation(law_of: LawOf, vocab_size: int, path: tuple[int, ...], length: 
         for token in range(vocab_size):
             longer = (*path, token)
             rows.append(
-                joint_law(lambda t, longer=longer: law_of(longer + t), vocab_size, length - len(longer))
+                joint_law(
+                    lambda t, longer=longer: law_of(longer + t), vocab_size, length - len(longer)
+                )
             )
         store[key] = torch.stack(rows)
     return store[key]

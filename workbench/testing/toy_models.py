@@ -1,7 +1,7 @@
 """Models whose next-token law is written down, and tiny random checkpoints on disk.
 
-A :class:`ToySession` has the interface of :class:`workbench.models.session.Session`, so drafters and
-the engine run on it unchanged while every probability is known to the last bit.
+A :class:`ToySession` has the interface of :class:`workbench.models.session.Session`, so drafters
+and the engine run on it unchanged while every probability is known to the last bit.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class ToyModel:
     def cycle(vocab_size: int, steps: int = 1 << 20, after: ToyModel | None = None) -> ToyModel:
         """Token t is followed by t+1, then t+2, ... in order of likelihood (modulo v).
 
-        After ``steps`` tokens of text the law of ``after`` takes over: everything was accepted until
-        then, little is from there on.
+        After ``steps`` tokens of text the law of ``after`` takes over: everything was accepted
+        until then, little is from there on.
         """
         ranks = torch.arange(vocab_size, dtype=torch.float64)
 
@@ -121,7 +121,7 @@ class ToySession:
         self._pending = rows
         self.forwards += 1
         self.timings.append((began, time.perf_counter()))
-        return Forward(stacked, {name: stacked for name in capture}, self.timings[-1])
+        return Forward(stacked, dict.fromkeys(capture, stacked), self.timings[-1])
 
     def commit(self, rows: Sequence[int]) -> None:
         self.tokens.extend(self._pending[row] for row in rows)

@@ -109,9 +109,11 @@ class VerifierSuite:
             generator = torch.Generator().manual_seed(len(parent))
             for _ in range(6):
                 tokens = torch.randint(0, size, (len(parent),), generator=generator)
-                yield f"{parent} chosen {tokens.tolist()}", size, [
-                    Draft(DraftTree(tokens, parent), 1.0)
-                ]
+                yield (
+                    f"{parent} chosen {tokens.tolist()}",
+                    size,
+                    [Draft(DraftTree(tokens, parent), 1.0)],
+                )
 
     def check_output_law(self, sampling: Sampling) -> None:
         """The first three tokens follow the target's joint law to 1e-12 (lossless rules)."""
@@ -214,7 +216,7 @@ class VerifierSuite:
                         assert torch.allclose(verdict.bonus(0), p, atol=TOLERANCE)
 
     def check_verdict_is_a_law(self) -> None:
-        """stop sums to 1, accept lies in [0, 1], every reachable bonus is a law; inputs untouched."""
+        """Stop sums to 1, accept lies in [0, 1], every reachable bonus is a law; inputs stay."""
         for sampling in (Sampling(0.0), Sampling(1.0), Sampling(0.7, 2, 0.8)):
             for sentence, size, drafts in self.draft_families(sampling):
                 target = laws(size, 1, sampling)
