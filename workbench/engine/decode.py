@@ -180,7 +180,7 @@ def _target_law(run: Decoding, forward: Forward, tokens: list[int]) -> torch.Ten
 def _draw_outcome(run: Decoding, ctx: Context, tree: DraftTree, verdict: Verdict, end: int) -> Draw:
     """The one random draw: where the path ends, then the token there."""
     uniforms = torch.rand(2, generator=ctx.rng, dtype=torch.float64)
-    row = int(draw(verdict.stop.double(), uniforms[0]))
+    row = int(draw(verdict.stop.double(), uniforms[0])) if len(tree) else 0
     path = tree.path_to(row)
     bonus = int(draw(verdict.bonus(row), uniforms[1].to(ctx.device)))
     tokens = tree.tokens.tolist()

@@ -37,9 +37,15 @@ class Model:
         """Whether single layers can be left out or tapped."""
         return self.mode != "stock"
 
-    @property
+    @cached_property
     def torch_device(self) -> torch.device:
+        """Where the weights are; read once, because asking walks all parameters."""
         return self.network.device
+
+    @cached_property
+    def torch_dtype(self) -> torch.dtype:
+        """What the weights are stored as; read once, likewise."""
+        return self.network.dtype
 
     @property
     def device(self) -> str:

@@ -122,7 +122,7 @@ class Session:
         return model.anatomy.logits(final), done.taps
 
     def _rows(self, tokens, parent, n: int, past: int) -> walk.Rows:
-        device, dtype = self.device, self.model.network.dtype
+        device, dtype = self.device, self.model.torch_dtype
         ids = torch.as_tensor(tokens, dtype=torch.long, device=device)
         if parent is None or n == 1:
             positions = torch.arange(past, past + n, device=device)

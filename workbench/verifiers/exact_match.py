@@ -32,6 +32,8 @@ class ExactMatch:
 
     def verify(self, tree: DraftTree, p: Float[torch.Tensor, "rows v"]) -> Verdict:
         """Accept with p of the node's token at its parent; the bonus excludes the children."""
+        if not len(tree):
+            return Verdict(p.new_ones(1).cpu(), p.__getitem__, p.new_zeros(0).cpu())
         above = torch.tensor([row + 1 for row in tree.parent], dtype=torch.long, device=p.device)
         tokens = tree.tokens.tolist()
         children = distinct_children(tree, tokens)
@@ -41,6 +43,8 @@ class ExactMatch:
         accept = p[above, tree.tokens].cpu() * usable
 
         def bonus(row: int) -> torch.Tensor:
+            if not children[row]:
+                return p[row]
             rest = p[row].clone()
             rest[[tokens[child] for child in children[row]]] = 0
             mass = rest.sum()
