@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 
 import numpy as np
 
@@ -60,14 +59,3 @@ def measure_plain(
     means = rng.choice(spent, (400, len(spent))).mean(1)
     low, high = np.quantile(means, (0.05, 0.95))
     return Baseline(len(spent), statistics.fmean(spent), float(low), float(high))
-
-
-class Timer:
-    """Wall-clock milliseconds of a ``with`` block, in ``.ms``."""
-
-    def __enter__(self) -> Timer:
-        self._began = time.perf_counter()
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.ms = (time.perf_counter() - self._began) * 1e3
