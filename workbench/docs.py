@@ -26,6 +26,8 @@ def _paper(paper: Paper | None) -> str:
 
 
 def _range(knob: Knob) -> str:
+    if knob.family:
+        return f"a {knob.family}"
     if knob.choices:
         return ", ".join(f"`{choice}`" for choice in knob.choices)
     if knob.low is None and knob.high is None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from workbench.core.decoding import Need
 from workbench.core.method import make_method, methods
 from workbench.core.sampling import Sampling
 from workbench.testing import oracles
-from workbench.testing.drafter_suite import PROMPT, DrafterSuite, unmet_needs
+from workbench.testing.drafter_suite import PROMPT, DrafterSuite, walks_the_target
+from workbench.testing.tiny_network import tiny_network
 from workbench.testing.toy_models import ToyModel
 from workbench.testing.variants import name_of, variants
 
@@ -20,9 +23,14 @@ verifiers = pytest.mark.parametrize("verifier", VERIFIERS, ids=name_of)
 samplings = pytest.mark.parametrize("sampling", SAMPLED, ids=str)
 
 
+@cache
+def network():
+    return tiny_network(3)
+
+
 def suite_of(drafter, **models) -> DrafterSuite:
-    if unmet := unmet_needs(drafter):
-        pytest.skip(f"{drafter.name} {unmet}; its own test file must provide them")
+    if walks_the_target(drafter) and "target" not in models:
+        models["target"] = network()
     return DrafterSuite(drafter, **models)
 
 

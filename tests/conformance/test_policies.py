@@ -22,20 +22,20 @@ def outcome(kept: int) -> Outcome:
 
 @pytest.mark.parametrize("policy", POLICIES, ids=name_of)
 def test_budgets_are_positive_and_follow_from_the_state(policy):
-    state = policy.init()
+    state = policy.init(None)
     for step in range(40):
         budget = policy.budget(state)
         assert min(budget.depth, budget.nodes, budget.width) >= 1
         again = policy.budget(state)
         assert (again.depth, again.nodes, again.width) == (budget.depth, budget.nodes, budget.width)
-        assert isinstance(policy.go(state, DraftStep(1)), bool)
+        assert isinstance(policy.go(state, [DraftStep(1)]), bool)
         kept = budget.depth if step % 3 else 0
         state = policy.update(state, chain(budget.depth), outcome(kept))
 
 
 def test_heuristic_by_hand():
     policy = Heuristic(start=3, most=8)
-    state, depths = policy.init(), []
+    state, depths = policy.init(None), []
     for kept_all in (True, True, True, False, False, True):
         depth = policy.budget(state).depth
         depths.append(depth)

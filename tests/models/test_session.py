@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from plain import check_next, deviation, path_to, some_tokens, transformers_text, tree_logits
 
 from workbench.core.errors import BadInput, ModelError
+from workbench.core.span import Span
 from workbench.models.session import Session
 
 QUIET = settings(
@@ -296,14 +297,14 @@ def test_captured_states_are_the_models_own(loaded, family):
 
 def test_a_span_leaves_layers_out(loaded):
     model = loaded("llama")
-    every = model.session().forward([1, 2, 3], span=frozenset(range(3))).logits
+    every = model.session().forward([1, 2, 3], span=Span.first(3)).logits
     assert deviation(every, model.session().forward([1, 2, 3]).logits) <= 1e-6
-    skipped = in_mode(model, "walk").session().forward([1, 2, 3], span=frozenset({0, 2})).logits
-    fused = model.session().forward([1, 2, 3], span=frozenset({0, 2})).logits
+    skipped = in_mode(model, "walk").session().forward([1, 2, 3], span=Span.of({0, 2})).logits
+    fused = model.session().forward([1, 2, 3], span=Span.of({0, 2})).logits
     assert deviation(fused, skipped) <= 1e-5
     assert deviation(fused, every) > 1e-2
     with pytest.raises(ModelError, match="layers cannot be skipped.*anatomy"):
-        loaded("gptj").session().forward([1], span=frozenset({0}))
+        loaded("gptj").session().forward([1], span=Span.first(1))
 
 
 def test_adapters_and_hooks_act_in_every_pass(loaded):

@@ -41,8 +41,9 @@ class Field:
     def control(self) -> Control:
         """A slider where both ends are known and every stop can be hit; else what fits the type."""
         kind = self.knob.kind
-        if kind in ("bool", "choice", "text"):
-            return {"bool": "switch", "choice": "choice", "text": "line"}[kind]
+        fixed = {"bool": "switch", "choice": "choice", "method": "choice", "text": "line"}
+        if kind in fixed:
+            return fixed[kind]
         if self.knob.low is None or self.knob.high is None:
             return "number"
         stops = (self.knob.high - self.knob.low) / self.step
@@ -98,4 +99,4 @@ def picker(key: str, cards: Sequence[MethodCard], default: str, help: str) -> Fi
 
 def option_labels(field: Field, titles: dict[Any, str]) -> dict[str, Any]:
     """Label -> value of a choice, in order, ready for either host's select."""
-    return {titles.get(choice, str(choice)): choice for choice in field.knob.choices or ()}
+    return {titles.get(choice, str(choice)): choice for choice in field.knob.options or ()}

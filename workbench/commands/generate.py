@@ -20,7 +20,7 @@ EXAMPLES = (
     'workbench generate "import" --temperature 0.8 --seed 3 --verifier multi_round --json',
     "workbench generate - --trace run.json < prompt.txt",
 )
-_FAMILIES = ("drafter", "verifier", "policy")
+_FAMILIES = ("drafter", "verifier", "policy", "schedule")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--drafter", metavar="N", help="draft_model with --draft, else token_recycling")
     add("--verifier", metavar="N", help="exact_match when greedy, else multi_round")
     add("--policy", default="fixed", metavar="N", help="how much to draft a round (%(default)s)")
+    add("--schedule", default="sequential", metavar="N", help="who waits for whom (%(default)s)")
     add(
         "--set",
         action="append",
@@ -98,6 +99,7 @@ def build_settings(args: argparse.Namespace):
         "drafter": args.drafter or ("draft_model" if args.draft else "token_recycling"),
         "verifier": args.verifier or ("exact_match" if sampling.greedy else "multi_round"),
         "policy": args.policy,
+        "schedule": args.schedule,
     }
     typed = parse_knobs(args.knobs)
     chosen = {family: build_method(family, names[family], typed[family]) for family in _FAMILIES}
@@ -109,7 +111,8 @@ def build_settings(args: argparse.Namespace):
     if not prompt:
         raise BadInput(f"prompt={prompt!r} is empty; write at least one character")
     draft = args.draft
-    if draft is None and Need.DRAFT in chosen["drafter"].needs and args.model == "zoo:target":
+    wanted = any(Need.DRAFT in getattr(made, "needs", ()) for made in chosen.values())
+    if draft is None and wanted and args.model == "zoo:target":
         draft = "zoo:draft"
     place = {"device": args.device, "dtype": args.dtype}
     return RunSettings(

@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _range(knob) -> str:
-    if knob.choices:
-        return f" One of {', '.join(map(str, knob.choices))}."
+    if knob.options:
+        return f" One of {', '.join(map(str, knob.options))}."
     if knob.low is not None and knob.high is not None:
         return f" {knob.low} to {knob.high}."
     return ""

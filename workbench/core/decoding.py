@@ -8,7 +8,7 @@ accepted path ends), the engine makes the one random draw, and everybody hears t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
@@ -47,6 +47,8 @@ class Context:
         vocab_size: number of tokens that both models share.
         device: where the target's logits live; trees are built there.
         provided: values of the declared needs.
+        reported: what the methods said about this round, for its record (:meth:`report`).
+        notes: sentences about this round (:meth:`say`).
     """
 
     tokens: list[int]
@@ -55,6 +57,22 @@ class Context:
     vocab_size: int
     device: torch.device
     provided: dict[Need, Any] = field(default_factory=dict)
+    reported: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def report(self, key: str, value: Any) -> None:
+        """Put a small JSON-able value into this round's record, for the method's own picture."""
+        self.reported[key] = value
+
+    def say(self, sentence: str) -> None:
+        """Put a sentence that a person should read into this round's note."""
+        self.notes.append(sentence)
+
+    def take_reports(self) -> tuple[dict[str, Any], str]:
+        """What was reported and said since the last call."""
+        told, note = self.reported, " ".join(self.notes)
+        self.reported, self.notes = {}, []
+        return told, note
 
     def _get(self, need: Need) -> Any:
         if need not in self.provided:
@@ -74,6 +92,7 @@ class Context:
 
     @property
     def hidden(self) -> dict[str, torch.Tensor]:
+        """The target's hidden states ``[len(tokens)-1 d]``, by tap: all but the root's."""
         return self._get(Need.HIDDEN)
 
     @property
@@ -96,20 +115,31 @@ class DraftStep:
     Args:
         depth: of the level just drafted (1 = children of the root).
         law: the draft's law ``[v]`` there, or None where the drafter has none.
+        logits: what the law was made of, before temperature ``[v]``.
+        token: the drafted token of the main path (a 0-d tensor).
+        hidden: the draft's final hidden state ``[d]`` of the pass that gave this law, so after
+            reading the token *before* this one; only where ``budget.hidden`` asks for it.
     """
 
     depth: int
     law: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    token: torch.Tensor | None = None
+    hidden: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What one round may spend: at most ``nodes`` nodes, ``depth`` levels, ``width`` siblings."""
+    """What one round may spend: at most ``nodes`` nodes, ``depth`` levels, ``width`` siblings.
+
+    ``go`` is asked after each level; with ``hidden`` a draft model's steps carry hidden states.
+    """
 
     depth: int
     nodes: int
     width: int
     go: Callable[[DraftStep], bool] = field(default=lambda step: True, repr=False)
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +153,10 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Feedback:
-    """Everything a round revealed. ``logits[i+1]`` is the target's view after node i."""
+    """Everything a round revealed. ``logits[i+1]`` is the target's view after node i.
+
+    The tree is the one that was verified: where drafters were fused, not the one a part proposed.
+    """
 
     tree: DraftTree
     logits: Float[torch.Tensor, "rows v"]
@@ -175,7 +208,12 @@ class Verdict:
 
 @runtime_checkable
 class Drafter(Protocol[S]):
-    """Proposes draft trees. Stateless; ``S`` is whatever it wants carried from round to round."""
+    """Proposes draft trees. Stateless; ``S`` is whatever it wants carried from round to round.
+
+    Two optional members: ``taps(layer_count) -> tuple[str, ...]`` names the hidden states wanted
+    (default ``("final",)``; ``"k"`` = the stream after k layers), and ``resume(ctx, state) -> S``
+    starts a run from the state that an earlier run ended with.
+    """
 
     needs: frozenset[Need]
 
@@ -202,12 +240,24 @@ class Verifier(Protocol):
 
 @runtime_checkable
 class LengthPolicy(Protocol[S]):
-    """Decides how much to draft. ``update`` hears the tree and the outcome of each round."""
+    """Decides how much to draft. ``update`` hears the tree and the outcome of each round.
 
-    def init(self) -> S: ...
+    ``go`` sees every step of the round so far, the level just drafted last. Optional members:
+    ``needs`` (what ``init`` reads from the context) and ``wants_hidden`` (steps carry hidden
+    states).
+    """
+
+    def init(self, ctx: Context) -> S: ...
 
     def budget(self, state: S) -> Budget: ...
 
-    def go(self, state: S, step: DraftStep) -> bool: ...
+    def go(self, state: S, steps: Sequence[DraftStep]) -> bool: ...
 
     def update(self, state: S, tree: DraftTree, outcome: Outcome) -> S: ...
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """In which order drafting and verifying happen; yields the rounds of a run."""
+
+    def decode(self, run: Any, prompt: list[int]) -> Iterator[Any]: ...

@@ -26,6 +26,7 @@ FAMILIES = {
     "drafter": "workbench.drafters",
     "verifier": "workbench.verifiers",
     "policy": "workbench.policies",
+    "schedule": "workbench.engine.schedules",
 }
 _REGISTRY: dict[tuple[str, str], MethodCard] = {}
 
@@ -49,7 +50,7 @@ class Knob:
     """What a form, a check and the documentation need to know about one dataclass field."""
 
     name: str
-    kind: str  # "int" | "float" | "bool" | "choice" | "text"
+    kind: str  # "int" | "float" | "bool" | "choice" | "text" | "method"
     default: Any
     low: float | None = None
     high: float | None = None
@@ -57,10 +58,26 @@ class Knob:
     choices: tuple[Any, ...] | None = None
     unit: str = ""
     help: str = ""
+    family: str = ""  # of a "method" knob: a registered name of this family, or an instance
+
+    @property
+    def options(self) -> tuple[Any, ...] | None:
+        """What a form offers: the choices, or the registered names of the family."""
+        if self.kind == "method":
+            return tuple(card.name for card in methods(self.family))
+        return self.choices
 
     def check(self, value: Any, owner: str) -> Any:
         """Return ``value`` in the knob's type, or raise :class:`BadKnob` with the fix."""
         name = f"{owner}.{self.name}"
+        if self.kind == "method":
+            if isinstance(value, str):
+                find_method(self.family, value)
+            elif isinstance(value, dict) and "name" in value:  # as traces store it
+                return make_method(self.family, value["name"], **value.get("knobs", {}))
+            elif getattr(value, "family", None) != self.family:
+                raise BadKnob(f"{name}={value!r}: expected a {self.family} or its name")
+            return value
         if self.kind == "choice":
             if value not in self.choices:
                 raise BadKnob(f"{name}={value!r}: choose one of {list(self.choices)}")
@@ -144,7 +161,7 @@ class MethodCard:
             "title": self.title,
             "summary": self.summary,
             "paper": dataclasses.asdict(self.paper) if self.paper else None,
-            "needs": sorted(n.value for n in getattr(self.maker, "needs", ())),
+            "needs": sorted(n.value for n in getattr(self.maker(), "needs", ())),
             "lossless": getattr(self.maker, "lossless", None),
             "knobs": knobs,
         }
@@ -159,13 +176,28 @@ def knob(
     choices: tuple[Any, ...] | None = None,
     unit: str = "",
     help: str,
+    family: str = "",
 ) -> Any:
-    """A dataclass field whose metadata builds the form, the check, the JSON and the docs."""
-    meta = {"low": low, "high": high, "step": step, "choices": choices, "unit": unit, "help": help}
+    """A dataclass field whose metadata builds the form, the check, the JSON and the docs.
+
+    With ``family`` the knob holds another method: a registered name (checked when it is made, as
+    the registry may still be filling up) or an instance.
+    """
+    meta = {
+        "low": low,
+        "high": high,
+        "step": step,
+        "choices": choices,
+        "unit": unit,
+        "help": help,
+        "family": family,
+    }
     return dataclasses.field(default=default, metadata={"knob": meta})
 
 
-def _kind(default: Any, choices: tuple | None) -> str:
+def _kind(default: Any, choices: tuple | None, family: str) -> str:
+    if family:
+        return "method"
     if choices is not None:
         return "choice"
     for kind, python_type in (("bool", bool), ("int", int), ("float", float), ("text", str)):
@@ -179,7 +211,7 @@ def _knobs_of(maker: type) -> tuple[Knob, ...]:
     for field in fields(maker):
         if "knob" in field.metadata:
             meta = field.metadata["knob"]
-            kind = _kind(field.default, meta["choices"])
+            kind = _kind(field.default, meta["choices"], meta["family"])
             found.append(Knob(field.name, kind, field.default, **meta))
     return tuple(found)
 

@@ -58,6 +58,17 @@ class Forwards(msgspec.Struct, frozen=True):
     draft: int
 
 
+class Lane(msgspec.Struct, frozen=True):
+    """A stretch of work on one device or thread, in milliseconds since the run's first round."""
+
+    lane: str
+    start_ms: float
+    end_ms: float
+    label: str
+    fate: Literal["kept", "wasted", "idle", "in_flight"] = "kept"
+    simulated: bool = False
+
+
 class Round(msgspec.Struct, frozen=True, kw_only=True):
     """One draft-verify-commit cycle. Rows: 0 is the root, row i+1 is node i."""
 
@@ -83,6 +94,8 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     p_top: list[Top] = []  # [n+1] target law after each row
     q_top: list[Top] = []  # [n] law each node was drawn from
     note: str = ""
+    report: dict[str, Any] = {}  # what the methods said about themselves, for their own pictures
+    lanes: list[Lane] = []  # of schedules that overlap work
 
     def __post_init__(self) -> None:
         n = len(self.tokens)
@@ -179,6 +192,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     drafter: Method
     verifier: Method
     policy: Method
+    schedule: Method = Method("sequential")
     sampling: dict[str, float]
     prompt: str
     prompt_tokens: list[int]

@@ -46,10 +46,12 @@ class DraftModel:
         # A padded id that the draft has no embedding for is read as its last one: a worse guess.
         tokens = [min(t, known - 1) for t in ctx.tokens] if known < ctx.vocab_size else ctx.tokens
         session.crop(min(len(session), len(tokens) - 1))
-        logits = session.sync(tokens).logits[-1]
+        capture = ("final",) if budget.hidden else ()
+        seen = session.sync(tokens, capture=capture)
         drafted, parent, laws, scores = [], [], [], []
         above = -1
         for depth in range(1, budget.depth + 1):
+            logits = seen.logits[-1]
             known = min(logits.shape[-1], ctx.vocab_size)
             width = min(self.siblings, budget.width, budget.nodes - len(parent), known)
             law = ctx.sampling.law(fit_vocabulary(logits, ctx.vocab_size))
@@ -60,9 +62,10 @@ class DraftModel:
             parent.extend([above] * width)
             above = len(parent) - width
             room = len(parent) < budget.nodes and depth < budget.depth
-            if not room or not budget.go(DraftStep(depth, law)):
+            state = seen.hidden["final"][-1] if budget.hidden else None
+            if not room or not budget.go(DraftStep(depth, law, logits, level[0], state)):
                 break
-            logits = session.forward(level[:1]).logits[-1]
+            seen = session.forward(level[:1], capture=capture)
             session.commit([0])
         greedy = ctx.sampling.greedy
         tree = DraftTree(

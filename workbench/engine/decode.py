@@ -30,6 +30,7 @@ from workbench.core.errors import BadInput, Mismatch
 from workbench.core.sampling import Sampling, draw
 from workbench.core.trace import Round
 from workbench.core.tree import DraftTree, shape_of
+from workbench.engine.hidden_text import HiddenText
 from workbench.engine.record import Draw, record_round
 from workbench.engine.stopwatch import Stopwatch
 from workbench.models.session import Forward, Session
@@ -51,6 +52,8 @@ class Decoding:
     cancelled: Callable[[], bool] = field(default=lambda: False)
     finish: str = ""
     prefill_ms: float = 0.0
+    carried: Any = None  # the drafter's state of an earlier run, for drafters that can resume
+    drafting: Any = None  # the drafter's state as of the last round
 
 
 def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
@@ -61,18 +64,18 @@ def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
         Mismatch: a drafter or verifier that does not fit.
         NotFinite: NaN logits, naming the layer.
     """
-    ctx, capture = _prepare(run, prompt)
+    ctx, capture = prepare(run, prompt)
     drafter, policy = run.drafter, run.policy
-    drafting, length = drafter.init(ctx), policy.init()
+    run.drafting, length = first_state(run, ctx), policy.init(ctx)
     end, index = len(prompt) + run.max_new_tokens, 0
     while not run.finish:
         watch = Stopwatch(run.target, run.draft)
-        budget = _bounded(run, policy.budget(length), policy, length, end - len(ctx.tokens))
+        budget = bounded(run, policy.budget(length), length, end - len(ctx.tokens))
         if budget is None:
             run.finish = "context"
             return
-        tree, drafting = drafter.propose(ctx, drafting, budget)
-        _check_tree(run, tree, budget)
+        tree, run.drafting = drafter.propose(ctx, run.drafting, budget)
+        check_tree(run, tree, budget)
         watch.lap("draft")
         if run.cancelled():
             run.finish = "stopped"
@@ -80,52 +83,62 @@ def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
         rows = torch.cat((tree.tokens.new_tensor(ctx.tokens[-1:]), tree.tokens))
         forward = run.target.forward(rows, (-1, *(p + 1 for p in tree.parent)), capture=capture)
         watch.lap("verify")
-        p = _target_law(run, forward, ctx.tokens)
+        p = target_law(run, forward, ctx.tokens)
         verdict = run.verifier.verify(tree, p)
         drawn = _draw_outcome(run, ctx, tree, verdict, end)
         watch.lap("other")
-        run.target.commit([0, *(n + 1 for n in drawn.outcome.path[: len(drawn.outcome.emitted)])])
+        kept = [0, *(n + 1 for n in drawn.outcome.path[: len(drawn.outcome.emitted)])]
+        run.target.commit(kept)
         watch.lap("commit")
         feedback = Feedback(tree, forward.logits, forward.hidden, drawn.outcome, ctx.tokens)
-        drafting = drafter.update(ctx, drafting, feedback)
+        run.drafting = drafter.update(ctx, run.drafting, feedback)
         length = policy.update(length, tree, drawn.outcome)
         watch.lap("draft")
         start, root = len(ctx.tokens), ctx.tokens[-1]
         ctx.tokens = [*ctx.tokens, *drawn.outcome.emitted]
+        if capture:
+            ctx.provided[Need.HIDDEN].append(forward.hidden, kept)
         watch.lap("other")
+        told, note = ctx.take_reports()
         yield record_round(
-            run.record_top, index, start, root, tree, p, verdict, drawn, budget, watch
+            run.record_top, index, start, root, tree, p, verdict, drawn, budget, watch, told, note
         )
         index += 1
 
 
-def _prepare(run: Decoding, prompt: list[int]) -> tuple[Context, tuple[str, ...]]:
+def first_state(run: Decoding, ctx: Context) -> Any:
+    """The drafter's state: carried over from an earlier run where it can resume, else new."""
+    resume = getattr(run.drafter, "resume", None)
+    if run.carried is not None and resume is not None:
+        return resume(ctx, run.carried)
+    return run.drafter.init(ctx)
+
+
+def prepare(run: Decoding, prompt: list[int]) -> tuple[Context, tuple[str, ...]]:
+    """Check the request, feed the prompt, and provide what drafter and policy declared.
+
+    Returns:
+        The context, and the names of the hidden states that each target pass must keep.
+    """
     if not prompt:
         raise BadInput("prompt is empty; write at least one character")
     if run.max_new_tokens < 1:
         raise BadInput(f"max_new_tokens={run.max_new_tokens}: must be 1 or more")
-    needs = run.drafter.needs
-    capture = ("final",) if Need.HIDDEN in needs else ()
-    provided: dict[Need, Any] = {}
-    if Need.TARGET in needs:
-        provided[Need.TARGET] = run.target
-    if Need.DRAFT in needs:
-        if run.draft is None:
-            raise Mismatch(
-                f"drafter={run.drafter.name!r} needs a draft model; pass draft_model="
-                "load('zoo:draft') or choose a drafter without one (token_recycling)"
-            )
-        provided[Need.DRAFT] = run.draft
+    needs = run.drafter.needs | getattr(run.policy, "needs", frozenset())
+    capture = taps_of(run) if Need.HIDDEN in needs else ()
+    provided = _provide(run, needs)
     if run.draft is not None and run.draft.model.context_tokens < len(prompt):
         raise BadInput(
             f"prompt has {len(prompt)} tokens, more than the draft model"
             f" {run.draft.model.name!r} can hold ({run.draft.model.context_tokens})"
         )
     began = time.perf_counter()
+    if capture:
+        run.target.crop(0)  # hidden states are kept for the whole text, so all of it is fed anew
     filled = run.target.sync(prompt[:-1], capture=capture)
     run.prefill_ms = (time.perf_counter() - began) * 1e3
-    if Need.HIDDEN in needs:
-        provided[Need.HIDDEN] = filled.hidden if filled else {}
+    if capture:
+        provided[Need.HIDDEN] = HiddenText(filled.hidden if filled else {})
     ctx = Context(
         list(prompt),
         run.sampling,
@@ -137,9 +150,28 @@ def _prepare(run: Decoding, prompt: list[int]) -> tuple[Context, tuple[str, ...]
     return ctx, capture
 
 
-def _bounded(
-    run: Decoding, budget: Budget, policy: LengthPolicy, state, remaining: int
-) -> Budget | None:
+def taps_of(run: Decoding) -> tuple[str, ...]:
+    """The hidden states that the drafter asks for."""
+    taps = getattr(run.drafter, "taps", None)
+    return tuple(taps(run.target.model.layer_count)) if taps else ("final",)
+
+
+def _provide(run: Decoding, needs: frozenset[Need]) -> dict[Need, Any]:
+    provided: dict[Need, Any] = {}
+    if Need.TARGET in needs:
+        provided[Need.TARGET] = run.target
+    if Need.DRAFT in needs:
+        if run.draft is None:
+            who = "drafter" if Need.DRAFT in run.drafter.needs else "policy"
+            raise Mismatch(
+                f"{who}={getattr(run, who).name!r} needs a draft model; pass draft_model="
+                "load('zoo:draft') or choose a drafter without one (token_recycling)"
+            )
+        provided[Need.DRAFT] = run.draft
+    return provided
+
+
+def bounded(run: Decoding, budget: Budget, state: Any, remaining: int) -> Budget | None:
     """The policy's budget, cut to what may still be emitted and to what the context holds."""
     room = run.target.model.context_tokens - len(run.target) - 1
     if room < 0:
@@ -149,13 +181,17 @@ def _bounded(
         depth = max(0, min(depth, run.draft.model.context_tokens - len(run.target) - 2))
     nodes = 0 if depth == 0 else max(0, min(budget.nodes, room))
 
+    steps: list[DraftStep] = []
+
     def go(step: DraftStep) -> bool:
-        return not run.cancelled() and policy.go(state, step)
+        steps.append(step)
+        return not run.cancelled() and run.policy.go(state, steps)
 
-    return Budget(depth, nodes, budget.width, go)
+    return Budget(depth, nodes, budget.width, go, getattr(run.policy, "wants_hidden", False))
 
 
-def _check_tree(run: Decoding, tree: DraftTree, budget: Budget) -> None:
+def check_tree(run: Decoding, tree: DraftTree, budget: Budget) -> None:
+    """Refuse a tree beyond its budget, or one that the verifier cannot take."""
     name = getattr(run.drafter, "name", type(run.drafter).__name__)
     deepest = max(tree.depth, default=0)
     if len(tree) > budget.nodes or deepest > budget.depth:
@@ -170,7 +206,8 @@ def _check_tree(run: Decoding, tree: DraftTree, budget: Budget) -> None:
         )
 
 
-def _target_law(run: Decoding, forward: Forward, tokens: list[int]) -> torch.Tensor:
+def target_law(run: Decoding, forward: Forward, tokens: list[int]) -> torch.Tensor:
+    """The laws ``[n+1 v]`` of a forward, or the error that names the layer of the first NaN."""
     # The largest logit is NaN if any is, and infinite if any is; -inf only bars a token.
     if not math.isfinite(float(forward.logits.max())):
         raise run.target.explain_not_finite(tokens)

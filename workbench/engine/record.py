@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from workbench.core.decoding import Budget, Outcome, Verdict
-from workbench.core.trace import Forwards, Limits, Ms, Round, Top
+from workbench.core.trace import Forwards, Lane, Limits, Ms, Round, Top
 from workbench.core.tree import DraftTree
 from workbench.engine.stopwatch import Stopwatch
 
@@ -44,6 +46,9 @@ def record_round(
     drawn: Draw,
     budget: Budget,
     watch: Stopwatch,
+    report: dict[str, Any] | None = None,
+    note: str = "",
+    lanes: Sequence[Lane] = (),
 ) -> Round:
     """Everything a picture or a replay needs, as plain numbers."""
     rows = torch.arange(len(tree), device=p.device)
@@ -75,4 +80,7 @@ def record_round(
         score=None if tree.score is None else tree.score.tolist(),
         p_top=top_of(p, record_top),
         q_top=top_of(laws, record_top),
+        report=report or {},
+        note=note,
+        lanes=list(lanes),
     )

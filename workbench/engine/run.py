@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from workbench.core.decoding import Need
 from workbench.core.errors import BadInput
 from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
 from workbench.core.trace import Method, Round, Trace
-from workbench.engine.decode import Decoding, decode
+from workbench.engine.decode import Decoding
 from workbench.models.load import Model, check_pair, versions
 
 
@@ -25,7 +26,10 @@ class RunSettings:
         drafter, verifier, policy: methods; names get their default knobs.
         sampling: temperature, top-k, top-p and the seed.
         max_new_tokens: most tokens to add.
-        draft_model: the smaller model, for drafters that need one.
+        schedule: in which order drafting and verifying happen.
+        draft_model: the smaller model, for drafters and policies that need one.
+        carried: the drafter's state that an earlier run ended with (``Run.drafting``), so that
+            tables, skip sets and learners live on; drafters without ``resume`` start anew.
         record_top: likeliest tokens of p and q kept per row for the pictures (0 = none).
 
     Raises:
@@ -41,9 +45,11 @@ class RunSettings:
     max_new_tokens: int = 128
     draft_model: Model | None = None
     record_top: int = 8
+    schedule: Any = "sequential"
+    carried: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for family in ("drafter", "verifier", "policy"):
+        for family in ("drafter", "verifier", "policy", "schedule"):
             object.__setattr__(self, family, make_method(family, getattr(self, family)))
         count = self.max_new_tokens
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -68,7 +74,8 @@ class Run:
         self.finish = ""  # why the run ended, known once its last round is in the trace
         self._rounds: list[Round] = []
         self._pieces: dict[int, str] = {}
-        needs_draft = settings.draft_model is not None and settings.drafter.needs
+        needs = settings.drafter.needs | getattr(settings.policy, "needs", frozenset())
+        needs_draft = settings.draft_model is not None and Need.DRAFT in needs
         self.decoding = Decoding(
             settings.model.session(),
             settings.drafter,
@@ -80,11 +87,17 @@ class Run:
             settings.draft_model.session() if needs_draft else None,
             settings.record_top,
             cancelled,
+            carried=settings.carried,
         )
+
+    @property
+    def drafting(self) -> Any:
+        """The drafter's state as of the last round; another run can carry on from it."""
+        return self.decoding.drafting
 
     def rounds(self) -> Iterator[Round]:
         """Decode; the models' locks are held while a round is computed, never between rounds."""
-        steps = decode(self.decoding, self.prompt_tokens)
+        steps = self.settings.schedule.decode(self.decoding, self.prompt_tokens)
         models = {self.settings.model, self.settings.draft_model or self.settings.model}
         first, last = min(models, key=id), max(models, key=id)  # one order, so no deadlock
         try:
@@ -116,6 +129,7 @@ class Run:
             drafter=describe(settings.drafter),
             verifier=describe(settings.verifier),
             policy=describe(settings.policy),
+            schedule=describe(settings.schedule),
             sampling=dataclasses.asdict(settings.sampling),
             prompt=settings.prompt,
             prompt_tokens=self.prompt_tokens,
@@ -142,8 +156,15 @@ class Run:
 
 
 def describe(instance: Any) -> Method:
-    """A method's name and knob values, as traces store them."""
-    return Method(instance.name, {k.name: getattr(instance, k.name) for k in instance.card.knobs})
+    """A method's name and knob values, as traces store them; a method inside one likewise."""
+    knobs = {}
+    for knob in instance.card.knobs:
+        value = getattr(instance, knob.name)
+        if knob.kind == "method" and not isinstance(value, str):
+            inner = describe(value)
+            value = {"name": inner.name, "knobs": inner.knobs}
+        knobs[knob.name] = value
+    return Method(instance.name, knobs)
 
 
 def generate(settings: RunSettings, on_round: Callable[[Round], None] | None = None) -> Trace:

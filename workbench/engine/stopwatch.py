@@ -12,7 +12,8 @@ class Stopwatch:
 
     def __init__(self, target: Session, draft: Session | None):
         self._sessions = [s for s in (target, draft) if s is not None]
-        self._before = [s.forwards for s in self._sessions]
+        self._target, self._draft = target, draft
+        self._before = self._counts()
         for session in self._sessions:
             session.timings.clear()
         self.phases = dict.fromkeys(("draft", "verify", "commit", "other"), 0.0)
@@ -27,8 +28,12 @@ class Stopwatch:
     @property
     def forwards(self) -> list[int]:
         """Forwards of the target and of the draft since the round began."""
-        counts = [s.forwards - b for s, b in zip(self._sessions, self._before, strict=True)]
-        return [*counts, 0][:2]
+        return [now - before for now, before in zip(self._counts(), self._before, strict=True)]
+
+    def _counts(self) -> list[int]:
+        """Full passes of the target; passes of the draft and through a part of the target."""
+        draft = self._draft.forwards if self._draft is not None else 0
+        return [self._target.forwards, draft + self._target.partial_forwards]
 
     def forward_ms(self) -> float:
         """Milliseconds inside model forwards (waits for the device)."""

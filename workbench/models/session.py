@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
 from workbench.core.errors import BadInput, ModelError, NotFinite
+from workbench.core.span import Span
 from workbench.core.tree import shape_of
 from workbench.models import walk
 from workbench.models.anatomy import first_bad_layer, longest_list
@@ -37,6 +39,14 @@ class Forward:
         return elapsed_ms(*self.marks)
 
 
+class Ascent(NamedTuple):
+    """Rows that ran through the first ``depth`` layers; ``stream`` is what came out, ``[n d]``."""
+
+    tokens: list[int]
+    stream: torch.Tensor | None
+    depth: int
+
+
 class Session:
     """Scores rows of tokens with one model and remembers the committed ones.
 
@@ -50,7 +60,10 @@ class Session:
         self.tokens: list[int] = []
         self._cache = KeyValueCache(model.layer_count, capacity)
         self._pending: list[int] | torch.Tensor = []
+        self._pending_parent: tuple[int, ...] = ()
+        self._ascended: Ascent | None = None
         self.forwards = 0
+        self.partial_forwards = 0  # passes through a part of the layers
         self.timings: list[tuple] = []
 
     @property
@@ -66,19 +79,24 @@ class Session:
         tokens: Sequence[int] | torch.Tensor,
         parent: Sequence[int] | None = None,
         *,
-        span: frozenset[int] | None = None,
+        span: Span | None = None,
         capture: tuple[str, ...] = (),
         last_only: bool = False,
+        grow: bool = False,
     ) -> Forward:
         """Score ``n`` rows that follow the stored tokens.
 
         Args:
             tokens: ids of the rows; row 0 is the root.
             parent: row that each row follows, -1 for the stored tokens; None = a chain.
-            span: layers to run (None = all); needs a walkable family.
+            span: sub-layers to run (None = all); needs a walkable family.
             capture: hidden states to keep: ``"final"`` (after the last norm) or ``"k"`` = the
                 stream after k layers.
             last_only: run the output head on the last row only.
+            grow: the rows hang below those of the last forward, which are not committed yet;
+                ``parent`` then counts all of them, and only the new rows are computed.
+
+        A chain that begins with the rows of :meth:`ascend` goes on from where those ended.
 
         Shapes: logits ``[n v]`` (``[1 v]`` with ``last_only``), hidden ``[n d]`` each.
 
@@ -86,59 +104,148 @@ class Session:
             BadInput: no rows, or more than the context holds.
             ModelError: a span or a tree that this family cannot do, or no memory left.
         """
-        n, past = len(tokens), len(self.tokens)
+        n = len(tokens)
         if n == 0:
             raise BadInput("forward: tokens is empty; pass at least one row")
-        self.check_room(n)
-        if span is not None and not self.model.spans:
-            raise ModelError(f"{self.model.name}: layers cannot be skipped, {self.model.reason}")
-        rows = self._rows(tokens, parent, n, past)
-        self._cache.set_length(past)
-        try:
-            self._cache.reserve(past + n)
-            began = now(self.device)
-            logits, hidden = self._run(rows, span, capture, last_only)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            self._cache.set_length(past)
-            raise ModelError(
-                f"{self.model.name}: out of memory at {past + n} tokens; use a shorter prompt,"
-                f" a smaller draft tree or a smaller model ({error})"
-            ) from None
-        self._pending = tokens
-        self.forwards += 1
+        above = tuple(range(-1, n - 1)) if parent is None else tuple(parent)
+        if grow and len(self._pending):
+            tokens = torch.cat([torch.as_tensor(self._pending), torch.as_tensor(tokens)])
+            above = (*self._pending_parent, *above)
+        self.check_room(len(above))
+        if span is not None:
+            self._check_span(span)
+        stream = None if grow or span else self._prepared(tokens, above, capture)
+        began = now(self.device)
+        logits, hidden = self._guarded(tokens, above, n, span, capture, last_only, stream)
+        self._pending, self._pending_parent = tokens, above
+        self._ascended = None
+        if span is None:
+            self.forwards += 1
+        else:
+            self.partial_forwards += 1
         forward = Forward(logits, hidden, (began, now(self.device)))
         self.timings.append(forward.marks)
         return forward
+
+    @torch.inference_mode()
+    def ascend(self, tokens: Sequence[int] | torch.Tensor, depth: int) -> torch.Tensor:
+        """Run a chain through the first ``depth`` layers only, and keep it prepared.
+
+        The rows follow the stored tokens and the rows ascended before; the next full forward of a
+        chain that begins with them resumes at layer ``depth`` (Kangaroo, arXiv 2404.18911).
+
+        Returns:
+            The stream after ``depth`` layers, ``[n d]``.
+        """
+        so_far = self._ascended
+        if so_far is None or so_far.depth != depth:
+            so_far = Ascent([], None, depth)
+        span = Span.first(depth)
+        self._check_span(span)
+        new = [int(t) for t in tokens]
+        every, n = [*so_far.tokens, *new], len(new)
+        self.check_room(len(every))
+        began = now(self.device)
+        above = tuple(range(-1, len(every) - 1))
+        _, taps = self._guarded(every, above, n, span, (str(depth),), None, None)
+        stream = taps[str(depth)]
+        joined = stream if so_far.stream is None else torch.cat((so_far.stream, stream))
+        self._ascended = Ascent(every, joined, depth)
+        self._pending, self._pending_parent = [], ()
+        self.partial_forwards += 1
+        self.timings.append((began, now(self.device)))
+        return stream
+
+    def _check_span(self, span: Span) -> None:
+        name = self.model.name
+        if not self.model.spans:
+            raise ModelError(f"{name}: layers cannot be skipped, {self.model.reason}")
+        if span.attention != span.mlp and self.model.mode != "fused":
+            raise ModelError(
+                f"{name}: attention and MLP cannot be skipped apart, only whole layers can,"
+                f" because {self.model.reason or 'its layers are no plain pre-norm blocks'}"
+            )
+
+    def _prepared(self, tokens, above, capture) -> torch.Tensor | None:
+        """The stream of these rows at the ascended depth, where they begin with ascended ones."""
+        done = self._ascended
+        if done is None or above != tuple(range(-1, len(above) - 1)):
+            return None
+        rows = [int(t) for t in tokens]
+        early = any(tap != "final" and int(tap) < done.depth for tap in capture)
+        if early or rows[: len(done.tokens)] != done.tokens:
+            return None
+        if len(rows) > len(done.tokens):
+            self.ascend(rows[len(done.tokens) :], done.depth)
+        return self._ascended.stream
+
+    def _guarded(self, tokens, above, n, span, capture, last_only, stream):
+        """Run the last ``n`` of the rows; running out of memory leaves the session as it was."""
+        past, total = len(self.tokens), len(above)
+        rows = self._rows(tokens, above, n, past)
+        self._cache.set_length(past + total - n)
+        try:
+            self._cache.reserve(past + total)
+            if stream is not None:
+                depth = self._ascended.depth
+                self._cache.set_length(past)
+                return self._resumed(rows, depth, stream, capture, last_only)
+            return self._run(rows, span, capture, last_only)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            self._cache.set_length(past)
+            self._ascended = None
+            raise ModelError(
+                f"{self.model.name}: out of memory at {past + total} tokens; use a shorter prompt,"
+                f" a smaller draft tree or a smaller model ({error})"
+            ) from None
+
+    def _resumed(self, rows, depth, stream, capture, last_only):
+        rest = Span.of(range(depth, self.model.layer_count))
+        done = self._walk(rows, rest, capture, stream)
+        for layer in self._cache.layers[:depth]:
+            layer.length = rows.past + len(rows.ids)
+        return self._headed(done, last_only)
 
     def _run(self, rows, span, capture, last_only):
         model = self.model
         if model.mode == "stock":
             return walk.stock_pass(model.network, rows, self._cache, capture, last_only)
-        if model.mode == "fused":
-            done = model.fused(rows, self._cache, span, capture)
-        else:
-            done = walk.walk_pass(model.anatomy, rows, self._cache, span, capture)
-        final = done.final[-1:] if last_only else done.final
-        return model.anatomy.logits(final), done.taps
+        return self._headed(self._walk(rows, span, capture, None), last_only)
 
-    def _rows(self, tokens, parent, n: int, past: int) -> walk.Rows:
+    def _walk(self, rows, span, capture, stream) -> walk.Activations:
+        model = self.model
+        if model.mode == "fused":
+            return model.fused(rows, self._cache, span, capture, stream)
+        return walk.walk_pass(model.anatomy, rows, self._cache, span, capture, stream)
+
+    def _headed(self, done: walk.Activations, last_only: bool | None):
+        """The head's logits of every row, of the last one only, or of none (``None``)."""
+        if last_only is None:
+            return None, done.taps
+        final = done.final[-1:] if last_only else done.final
+        return self.model.anatomy.logits(final), done.taps
+
+    def _rows(self, tokens, parent: tuple[int, ...], n: int, past: int) -> walk.Rows:
         device, dtype = self.device, self.model.torch_dtype
-        ids = torch.as_tensor(tokens, dtype=torch.long, device=device)
-        if parent is None or n == 1:
+        total = len(parent)
+        ids = torch.as_tensor(tokens[-n:], dtype=torch.long, device=device)
+        chain = parent == tuple(range(-1, total - 1))
+        if chain and (n == total or n == 1):
+            past += total - n
             positions = torch.arange(past, past + n, device=device)
             causal = past == 0 and n > 1
             bare = n == 1 or (causal and self.model.mode == "fused")
             mask = None if bare else walk.causal_mask(n, past, dtype, device)
             return walk.Rows(ids, positions, past, mask, causal)
-        if not self.model.trees and list(parent) != list(range(-1, n - 1)):
+        if not self.model.trees and not chain:
             raise ModelError(
                 f"{self.model.name}: a branching tree cannot be scored, {self.model.reason}; use a"
                 " drafter that proposes one chain (prompt_lookup), or a width of 1"
             )
-        block, depth = _tree_block(tuple(parent), dtype, str(device))
-        mask = torch.zeros(1, 1, n, past + n, dtype=dtype, device=device)
-        mask[..., past:] = block
-        return walk.Rows(ids, depth + past, past, mask, False)
+        block, depth = _tree_block(parent, dtype, str(device))
+        mask = torch.zeros(1, 1, n, past + total, dtype=dtype, device=device)
+        mask[..., past:] = block[-n:]
+        return walk.Rows(ids, depth[-n:] + past, past + total - n, mask, False)
 
     def check_room(self, n: int) -> None:
         """Raise where ``n`` more rows do not fit the context."""
@@ -158,7 +265,7 @@ class Session:
             pending = pending.tolist()
         if kept and not 0 <= min(kept) <= max(kept) < len(pending):
             raise BadInput(f"commit: rows {kept} are not among the {len(pending)} rows just scored")
-        self._pending = []
+        self._forget_rows()
         self._cache.keep(len(self.tokens), kept)
         self.tokens.extend(int(pending[row]) for row in kept)
 
@@ -166,7 +273,10 @@ class Session:
         """Forget everything after the first ``length`` stored tokens."""
         del self.tokens[length:]
         self._cache.set_length(len(self.tokens))
-        self._pending = []
+        self._forget_rows()
+
+    def _forget_rows(self) -> None:
+        self._pending, self._pending_parent, self._ascended = [], (), None
 
     def sync(
         self, tokens: Sequence[int], *, capture: tuple[str, ...] = (), chunk_tokens: int = 2048
@@ -174,16 +284,21 @@ class Session:
         """Make the stored tokens equal ``tokens``: crop to the common prefix, feed the rest.
 
         Returns:
-            The forward of the last row fed (``logits [1 v]``), or None where nothing was missing.
+            The last forward (``logits [1 v]`` of the last row, hidden states of every row fed), or
+            None where nothing was missing.
         """
         tokens = list(tokens)
         common = _common_prefix(self.tokens, tokens)
         self.crop(common)
-        last = None
+        last, hidden = None, []
         for start in range(common, len(tokens), chunk_tokens):
             piece = tokens[start : start + chunk_tokens]
             last = self.forward(piece, capture=capture, last_only=True)
             self.commit(range(len(piece)))
+            hidden.append(last.hidden)
+        if len(hidden) > 1:
+            joined = {name: torch.cat([part[name] for part in hidden]) for name in capture}
+            last = Forward(last.logits, joined, last.marks)
         return last
 
     @contextmanager

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from workbench.core.span import Span
 from workbench.models.anatomy import Anatomy
 from workbench.models.cache import KeyValueCache
 
@@ -62,9 +63,17 @@ def stock_pass(network, rows: Rows, cache: KeyValueCache, capture, last_only: bo
     return output.logits[0], taps
 
 
-def walk_pass(anatomy: Anatomy, rows: Rows, cache: KeyValueCache, span, capture) -> Activations:
-    """Call the layers of ``span`` one by one; taps are named by how many layers came before."""
-    hidden = anatomy.embedded(rows.ids, rows.positions)
+def walk_pass(
+    anatomy: Anatomy, rows: Rows, cache: KeyValueCache, span: Span | None, capture, stream=None
+) -> Activations:
+    """Call the layers of ``span`` one by one; taps are named by how many layers came before.
+
+    With ``stream`` the rows enter with these states ``[n d]`` at the first layer of the span.
+    """
+    if stream is None:
+        hidden = anatomy.embedded(rows.ids, rows.positions)
+    else:
+        hidden = stream[None]
     rotary = anatomy.rotary(hidden, rows.positions[None]) if anatomy.rotary else None
     cached = {anatomy.cache_argument: cache}
     mask = rows.mask
@@ -74,7 +83,7 @@ def walk_pass(anatomy: Anatomy, rows: Rows, cache: KeyValueCache, span, capture)
     for index, layer in enumerate(anatomy.layers):
         if str(index) in capture:
             taps[str(index)] = hidden[0]
-        if span is not None and index not in span:
+        if span is not None and index not in span.attention:
             continue
         hidden = layer(
             hidden,
@@ -128,9 +137,11 @@ class FusedWalk:
             self._tables = tables = cos[0, :, None], sin[0, :, None]
         return tables[0][rows.positions], tables[1][rows.positions]
 
-    def __call__(self, rows: Rows, cache: KeyValueCache, span, capture) -> Activations:
-        """Run the layers of ``span`` (None = all) over the rows."""
-        hidden = self.anatomy.embed(rows.ids)
+    def __call__(
+        self, rows: Rows, cache: KeyValueCache, span: Span | None, capture, stream=None
+    ) -> Activations:
+        """Run the sub-layers of ``span`` (None = all), from the embeddings or from ``stream``."""
+        hidden = self.anatomy.embed(rows.ids) if stream is None else stream
         cos, sin = self._rotary(hidden, rows)
         mask, taps = rows.mask, {}
         groups = self.anatomy.layers[0].self_attn.num_key_value_groups
@@ -139,15 +150,15 @@ class FusedWalk:
         for index, layer in enumerate(self.anatomy.layers):
             if str(index) in capture:
                 taps[str(index)] = hidden
-            if span is not None and index not in span:
-                continue
-            normed = _rms_norm(layer.input_layernorm, hidden)
-            mixed = _attend(
-                layer.self_attn, normed, cos, sin, cache.layers[index], mask, rows.causal
-            )
-            hidden = hidden + mixed
-            mixed = layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden)[None])
-            hidden = hidden + (mixed[0] if isinstance(mixed, tuple) else mixed).view_as(hidden)
+            if span is None or index in span.attention:
+                normed = _rms_norm(layer.input_layernorm, hidden)
+                mixed = _attend(
+                    layer.self_attn, normed, cos, sin, cache.layers[index], mask, rows.causal
+                )
+                hidden = hidden + mixed
+            if span is None or index in span.mlp:
+                mixed = layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden)[None])
+                hidden = hidden + (mixed[0] if isinstance(mixed, tuple) else mixed).view_as(hidden)
         return _finish(self.anatomy, hidden, taps, capture)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from workbench.core.decoding import Budget, DraftStep, Outcome
+from collections.abc import Sequence
+
+from workbench.core.decoding import Budget, Context, DraftStep, Outcome
 from workbench.core.method import knob, method
 from workbench.core.tree import DraftTree
 
@@ -18,13 +20,13 @@ class Fixed:
     nodes: int = knob(16, low=1, high=512, unit="nodes", help="Draft tokens scored in one pass.")
     width: int = knob(8, low=1, high=64, unit="tokens", help="Most siblings under one node.")
 
-    def init(self) -> None:
+    def init(self, ctx: Context) -> None:
         return None
 
     def budget(self, state: None) -> Budget:
         return Budget(self.depth, self.nodes, self.width)
 
-    def go(self, state: None, step: DraftStep) -> bool:
+    def go(self, state: None, steps: Sequence[DraftStep]) -> bool:
         return True
 
     def update(self, state: None, tree: DraftTree, outcome: Outcome) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from workbench.core.decoding import Budget, DraftStep, Outcome
+from collections.abc import Sequence
+
+from workbench.core.decoding import Budget, Context, DraftStep, Outcome
 from workbench.core.method import Paper, knob, method
 from workbench.core.tree import DraftTree
 
@@ -29,13 +31,13 @@ class Heuristic:
     nodes: int = knob(32, low=1, high=512, unit="nodes", help="Draft tokens scored in one pass.")
     width: int = knob(8, low=1, high=64, unit="tokens", help="Most siblings under one node.")
 
-    def init(self) -> int:
+    def init(self, ctx: Context) -> int:
         return min(self.start, self.most)
 
     def budget(self, state: int) -> Budget:
         return Budget(state, max(self.nodes, state), self.width)
 
-    def go(self, state: int, step: DraftStep) -> bool:
+    def go(self, state: int, steps: Sequence[DraftStep]) -> bool:
         return True
 
     def update(self, state: int, tree: DraftTree, outcome: Outcome) -> int:

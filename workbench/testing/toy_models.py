@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from workbench.core.span import Span
 from workbench.models.session import Forward
 
 Rule = Callable[[Sequence[int]], torch.Tensor]
@@ -87,7 +88,9 @@ class ToySession:
         self.model = model
         self.tokens: list[int] = []
         self._pending: list[int] = []
+        self._above: list[int] = []
         self.forwards = 0
+        self.partial_forwards = 0
         self.timings: list[tuple] = []
         self.device = torch.device("cpu")
 
@@ -99,37 +102,42 @@ class ToySession:
         tokens: Sequence[int] | torch.Tensor,
         parent: Sequence[int] | None = None,
         *,
-        span: frozenset[int] | None = None,
+        span: Span | None = None,
         capture: tuple[str, ...] = (),
         last_only: bool = False,
+        grow: bool = False,
     ) -> Forward:
         """Score rows; ids outside the vocabulary raise as an embedding would."""
+        assert span is None, "a toy has no layers; use testing.tiny_network"
         began = time.perf_counter()
         rows = [int(token) for token in tokens]
         for token in rows:
             if not 0 <= token < self.model.vocab_size:
                 raise IndexError(f"{self.model.name}: token {token} has no embedding")
         above = list(range(-1, len(rows) - 1)) if parent is None else list(parent)
+        new = len(rows)
+        if grow:
+            rows, above = [*self._pending, *rows], [*self._above, *above]
         logits = []
-        for row in range(len(rows)):
+        for row in range(len(rows) - new, len(rows)):
             path, at = [], row
             while at >= 0:
                 path.append(rows[at])
                 at = above[at]
             logits.append(self.model.rule([*self.tokens, *path[::-1]]))
         stacked = torch.stack(logits)[-1:] if last_only else torch.stack(logits)
-        self._pending = rows
+        self._pending, self._above = rows, above
         self.forwards += 1
         self.timings.append((began, time.perf_counter()))
         return Forward(stacked, dict.fromkeys(capture, stacked), self.timings[-1])
 
     def commit(self, rows: Sequence[int]) -> None:
         self.tokens.extend(self._pending[row] for row in rows)
-        self._pending = []
+        self._pending, self._above = [], []
 
     def crop(self, length: int) -> None:
         del self.tokens[length:]
-        self._pending = []
+        self._pending, self._above = [], []
 
     def sync(self, tokens: Sequence[int], *, capture: tuple[str, ...] = ()) -> Forward | None:
         """Make the stored tokens equal ``tokens``; the forward of the last one, if any was new."""

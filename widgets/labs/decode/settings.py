@@ -131,8 +131,9 @@ def settings_of(trace: Trace) -> dict[str, Any]:
 
 
 def needs_draft(settings: Mapping[str, Any]) -> bool:
-    """Whether the picked drafter asks for a draft model."""
-    return Need.DRAFT in find_method("drafter", settings["drafter"]).maker.needs
+    """Whether the picked drafter or policy asks for a draft model."""
+    made = make_methods(settings).values()
+    return any(Need.DRAFT in getattr(method, "needs", ()) for method in made)
 
 
 def sections(settings: Mapping[str, Any]) -> list[Section]:

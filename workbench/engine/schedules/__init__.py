@@ -1,0 +1,1 @@
+"""Schedules: one file per order of drafting and verifying; each yields the rounds of a run."""
