@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,8 @@ from workbench.core.errors import BadInput
 from workbench.models.anatomy import Anatomy
 from workbench.models.session import Session
 from workbench.models.walk import FusedWalk
+
+_SAMPLED_PER_WEIGHT = 1024
 
 
 @dataclass(eq=False)
@@ -59,6 +62,18 @@ class Model:
     def parameters(self) -> int:
         """Number of parameters, tied ones once."""
         return sum(p.numel() for p in self.network.parameters())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over names, shapes and a sample of every weight; tells targets apart."""
+        digest = hashlib.sha256()
+        for name, weight in self.network.state_dict().items():
+            digest.update(f"{name} {tuple(weight.shape)}".encode())
+            flat = weight.detach().flatten()
+            stride = max(1, len(flat) // _SAMPLED_PER_WEIGHT)
+            sample = flat[::stride][:_SAMPLED_PER_WEIGHT].to("cpu", torch.bfloat16)
+            digest.update(sample.view(torch.int16).numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def vocab_size(self) -> int:
