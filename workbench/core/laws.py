@@ -40,3 +40,33 @@ def distinct_children(tree: DraftTree, tokens: list[int]) -> list[tuple[int, ...
             kept.append(child)
         rows.append(tuple(kept))
     return rows
+
+
+def one_hot_rows(tree: DraftTree) -> list[bool]:
+    """Which nodes are certain: chosen, or drawn from a law that has one token only."""
+    if tree.probs is None:
+        return [True] * len(tree)
+    rows = torch.arange(len(tree), device=tree.probs.device)
+    return (tree.probs[rows, tree.tokens] >= 1 - 1e-12).tolist()
+
+
+def matched(
+    p: Float[torch.Tensor, "v"], tokens: list[int], children: tuple[int, ...]
+) -> tuple[list[float], Float[torch.Tensor, "v"]]:
+    """Draw one token of p and see whether a child carries it: the best rule for certain children.
+
+    Args:
+        tokens: of all nodes.
+        children: distinct ones of this row.
+
+    Returns:
+        The chance to walk on to each child, and p without the children's tokens, renormalised.
+    """
+    if not children:
+        return [], p
+    carried = [tokens[child] for child in children]
+    chances = p[carried].tolist()
+    rest = p.clone()
+    rest[carried] = 0
+    mass = rest.sum()
+    return chances, torch.where(mass > 0, rest / mass.clamp_min(torch.finfo(p.dtype).tiny), p)

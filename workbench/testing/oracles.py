@@ -91,40 +91,56 @@ class Draft(NamedTuple):
     chance: float
 
 
+INDEPENDENT, WITHOUT, TOP_PLUS_ONE = "independent", "without replacement", "top plus one draw"
+SCHEMES = (INDEPENDENT, WITHOUT, TOP_PLUS_ONE)
+
+
 def every_draft(
-    parent: tuple[int, ...], law_of: LawOf, *, with_replacement: bool
+    parent: tuple[int, ...], law_of: LawOf, scheme: str = INDEPENDENT
 ) -> Iterator[Draft]:
     """Every draft tuple of a tree shape with its probability; chances sum to 1.
 
-    A node whose law is used up by its earlier siblings (without replacement) is left out, together
-    with what hangs below it, as a drafter would do.
+    Siblings are drawn independently, one after the other from what is left, or are the likeliest
+    tokens with certainty and then one draw of the rest. A node whose law is used up by its earlier
+    siblings is left out, together with what hangs below it, as a drafter would do.
     """
-    yield from _grow(parent, law_of, with_replacement, 0, {-1: -1}, [], [], [], 1.0)
+    yield from _grow(parent, law_of, scheme, 0, {-1: -1}, [], [], [], 1.0)
 
 
-def _grow(shape, law_of, with_replacement, node, kept, tokens, above, laws, chance):
+def _sibling_law(shape, node: int, law: torch.Tensor, scheme: str, earlier: list[int]):
+    """The law of ``node`` given its earlier siblings' tokens."""
+    if scheme == INDEPENDENT:
+        return law
+    left = law.clone()
+    left[earlier] = 0
+    if scheme == TOP_PLUS_ONE and node != max(n for n, a in enumerate(shape) if a == shape[node]):
+        certain = torch.zeros_like(law)
+        certain[int(left.argmax())] = float(left.sum() > 0)
+        return certain
+    return left
+
+
+def _grow(shape, law_of, scheme, node, kept, tokens, above, laws, chance):
     if node == len(shape):
         tree = DraftTree(
             torch.tensor(tokens, dtype=torch.long),
             tuple(above),
             torch.stack(laws) if laws else None,
-            with_replacement=with_replacement,
+            with_replacement=scheme == INDEPENDENT,
         )
         yield Draft(tree, chance)
         return
-    rest = (law_of, with_replacement, node + 1)
+    rest = (law_of, scheme, node + 1)
     if shape[node] not in kept:
         yield from _grow(shape, *rest, kept, tokens, above, laws, chance)
         return
     at = kept[shape[node]]
-    law = law_of(text_of(tokens, above, at))
-    if not with_replacement:
-        law = law.clone()
-        law[[t for t, a in zip(tokens, above, strict=True) if a == at]] = 0
-        if not float(law.sum()):
-            yield from _grow(shape, *rest, kept, tokens, above, laws, chance)
-            return
-        law = law / law.sum()
+    earlier = [t for t, a in zip(tokens, above, strict=True) if a == at]
+    law = _sibling_law(shape, node, law_of(text_of(tokens, above, at)), scheme, earlier)
+    if not float(law.sum()):
+        yield from _grow(shape, *rest, kept, tokens, above, laws, chance)
+        return
+    law = law / law.sum() if scheme != INDEPENDENT else law
     for token in range(len(law)):
         drawn = float(law[token])
         if drawn:
