@@ -133,7 +133,8 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 import importlib, pkgutil, workbench
 for module in pkgutil.walk_packages(workbench.__path__, 'workbench.'):
-    if not module.name.endswith('__main__'):
+    # recipes need the extra `train`, and transformers' Trainer imports whatever it finds
+    if not module.name.endswith('__main__') and '.training.' not in module.name:
         importlib.import_module(module.name)
 print('imported', len([m for m in sys.modules if m.startswith('workbench')]))
 """

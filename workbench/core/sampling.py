@@ -84,6 +84,14 @@ def top_p_law(law: Float[torch.Tensor, "*n v"], top_p: float) -> Float[torch.Ten
     return torch.zeros_like(law).scatter_(-1, order, kept)
 
 
+def fit_vocabulary(logits: Float[torch.Tensor, "*n v"], vocab_size: int) -> torch.Tensor:
+    """Trim padded ids, or fill missing ones with -inf, so that the last axis is the target's."""
+    missing = vocab_size - logits.shape[-1]
+    if missing <= 0:
+        return logits[..., :vocab_size]
+    return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
+
+
 def draw(
     law: Float[torch.Tensor, "*n v"], uniform: Float[torch.Tensor, "*n"]
 ) -> Int[torch.Tensor, "*n"]:

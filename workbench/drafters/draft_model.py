@@ -6,7 +6,7 @@ import torch
 
 from workbench.core.decoding import Budget, Context, DraftStep, Feedback, Need
 from workbench.core.method import Paper, knob, method
-from workbench.core.sampling import draw
+from workbench.core.sampling import draw, fit_vocabulary
 from workbench.core.tree import DraftTree
 
 
@@ -90,11 +90,3 @@ class DraftModel:
 
     def update(self, ctx: Context, state: None, feedback: Feedback) -> None:
         return None
-
-
-def fit_vocabulary(logits: torch.Tensor, vocab_size: int) -> torch.Tensor:
-    """Trim padded ids, or fill missing ones with -inf, so that ``[v]`` matches the target's."""
-    missing = vocab_size - logits.shape[-1]
-    if missing <= 0:
-        return logits[..., :vocab_size]
-    return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)

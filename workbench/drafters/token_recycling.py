@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 
 from workbench.core.decoding import Budget, Context, Feedback, Need
 from workbench.core.method import Paper, knob, method
+from workbench.core.template import grown_template
 from workbench.core.tree import DraftTree
 
 UNSEEN = -1
@@ -28,27 +27,10 @@ class Recycled:
     last_written: tuple[int, ...] = ()
 
 
-@lru_cache(maxsize=128)
 def template(nodes: int, depth: int, k: int) -> tuple[tuple[int, int], ...]:
-    """A fixed tree as (parent, rank) pairs in breadth-first order, grown by rank value.
-
-    Adding the most valuable free child again and again gives the best tree for values that
-    multiply along a path (Sequoia, arXiv 2402.12374).
-    """
+    """The tree for this budget as (parent, rank) pairs, grown from the rank values."""
     values = [_RANK_VALUES[min(j, len(_RANK_VALUES) - 1)] / (1 + max(0, j - 7)) for j in range(k)]
-    frontier = [(-values[0], (0,))]
-    chosen: list[tuple[int, ...]] = []
-    while frontier and len(chosen) < nodes:
-        value, path = heapq.heappop(frontier)
-        chosen.append(path)
-        if path[-1] + 1 < k:
-            sibling = value / values[path[-1]] * values[path[-1] + 1]
-            heapq.heappush(frontier, (sibling, (*path[:-1], path[-1] + 1)))
-        if len(path) < depth:
-            heapq.heappush(frontier, (value * values[0], (*path, 0)))
-    chosen.sort(key=lambda path: (len(path), path))
-    index = {path: node for node, path in enumerate(chosen)}
-    return tuple((index[path[:-1]] if len(path) > 1 else -1, path[-1]) for path in chosen)
+    return grown_template((tuple(values),) * depth, nodes, depth, k)
 
 
 def _move_to_front(row: np.ndarray, token: int) -> None:

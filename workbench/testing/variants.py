@@ -7,12 +7,17 @@ from workbench.core.method import Knob, MethodCard
 
 
 def variants(card: MethodCard) -> list:
-    """The default instance and, for each knob, one instance for each other value worth trying."""
-    made = [card.make()]
+    """The default instance and, for each knob, one instance for each other value worth trying.
+
+    Methods with trained heads are tried untrained: no head fits the tiny models of the suites, and
+    a method must be exact whatever its heads say.
+    """
+    fixed = {"heads": "untrained"} if any(knob.name == "heads" for knob in card.knobs) else {}
+    made = [card.make(**fixed)]
     for knob in card.knobs:
         for value in other_values(knob):
             try:
-                made.append(card.make(**{knob.name: value}))
+                made.append(card.make(**{**fixed, knob.name: value}))
             except BadKnob:  # two knobs that contradict each other
                 continue
     return made
@@ -35,6 +40,6 @@ def name_of(instance) -> str:
     changed = [
         f"{k.name}={getattr(instance, k.name)}"
         for k in instance.card.knobs
-        if getattr(instance, k.name) != k.default
+        if getattr(instance, k.name) not in (k.default, "untrained")
     ]
     return f"{instance.name}({','.join(changed)})" if changed else instance.name

@@ -45,7 +45,7 @@ def cuts(
     usable = [d for d in documents if len(d) >= length]
     weights = np.array([len(d) - length + 1 for d in usable], dtype=float)
     picked = rng.choice(len(usable), size=count, p=weights / weights.sum())
-    found = np.empty((count, length), dtype=np.uint16)
+    found = np.empty((count, length), dtype=usable[0].dtype)
     for row, index in enumerate(picked):
         start = int(rng.integers(len(usable[index]) - length + 1))
         found[row] = usable[index][start : start + length]
@@ -69,7 +69,7 @@ def continued(network, starts: np.ndarray, length: int, temperature: float) -> n
     rows = network.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new, **how
     )
-    return rows.cpu().numpy().astype(np.uint16)
+    return rows.cpu().numpy().astype(starts.dtype)
 
 
 def write_outputs(
@@ -82,7 +82,7 @@ def write_outputs(
     """Make ``rows.npy`` in ``folder`` batch by batch, going on where an earlier call stopped.
 
     Returns:
-        The rows ``[rows, row_tokens]`` uint16.
+        The rows ``[rows, row_tokens]``, in the documents' own type.
     """
     folder.mkdir(parents=True, exist_ok=True)
     said = json.dumps(asdict(settings))

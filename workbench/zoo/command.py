@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 
 from workbench.core.errors import BadInput, closest
-from workbench.zoo.corpus import TokenisedCorpus, read_corpus, tokenise
-from workbench.zoo.publish import WEIGHTS, cards, make_card, publish
+from workbench.models.attachments import EMBEDDED
+from workbench.zoo.corpus import SourceFile, TokenisedCorpus, read_corpus, tokenise
+from workbench.zoo.heads import HEAD_NAMES, train_heads
+from workbench.zoo.publish import WEIGHTS, cards, head_cards, make_card, publish
 from workbench.zoo.recipe import RECIPES
 from workbench.zoo.tokenizer import train_tokenizer
 from workbench.zoo.train import TrainSettings, train
@@ -23,8 +25,12 @@ DEFAULT_TOKENS = {"target": 7_400_000, "draft": 6_000_000}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sub-commands ``train``, ``info`` and ``prompts``."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    trainer = actions.add_parser("train", help="train an embedded model from this Python's source")
-    trainer.add_argument("name", choices=[*RECIPES, "all"])
+    trainer = actions.add_parser(
+        "train", help="train an embedded model, or a head beside one, from this Python's source"
+    )
+    trainer.add_argument("name", choices=[*RECIPES, "all", *HEAD_NAMES, "heads"])
+    trainer.add_argument("--target", default="zoo:target", help="for heads: the model they serve")
+    trainer.add_argument("--rows", type=int, help="for heads: sequences to learn from")
     trainer.add_argument("--tokens", type=int, help="tokens to see in all (default: by model)")
     trainer.add_argument("--batch-rows", type=int, default=16, help="rows a step")
     trainer.add_argument("--row-tokens", type=int, default=256, help="tokens a row")
@@ -48,15 +54,20 @@ def run(args: argparse.Namespace) -> int:
     return info_command(args) if args.action == "info" else prompts_command(args)
 
 
+def read_files(folder: Path | None) -> list[SourceFile]:
+    """The corpus as text."""
+    try:
+        return read_corpus(folder)
+    except FileNotFoundError as error:
+        raise BadInput(str(error)) from None
+
+
 def load_corpus(folder: Path | None, tokenizer_folder: Path) -> TokenisedCorpus:
     """Read and encode the corpus, training the tokenizer first where there is none."""
     from transformers import AutoTokenizer
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    try:
-        files = read_corpus(folder)
-    except FileNotFoundError as error:
-        raise BadInput(str(error)) from None
+    files = read_files(folder)
     if not (tokenizer_folder / "tokenizer.json").exists():
         print("training the tokenizer ...", file=sys.stderr)
         tokenizer_folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +90,39 @@ def check_corpus(corpus: TokenisedCorpus, args: argparse.Namespace) -> None:
         )
 
 
+def train_heads_command(args: argparse.Namespace) -> int:
+    """Train one head, or all of them, beside a target that stays as it is."""
+    try:
+        import accelerate  # noqa: F401
+    except ImportError:
+        raise BadInput(
+            "training heads needs transformers' Trainer: pip install 'draft-workbench[train]'"
+        ) from None
+    files = read_files(args.corpus)
+    names = HEAD_NAMES if args.name == "heads" else (args.name,)
+    out = EMBEDDED if args.out == WEIGHTS else args.out
+
+    def report(line: str) -> None:
+        print(f"\r{line}   ", end="", file=sys.stderr, flush=True)
+
+    for card in train_heads(
+        names,
+        files,
+        args.state,
+        out,
+        target=args.target,
+        device=args.device,
+        rows=args.rows,
+        report=report,
+    ):
+        print(file=sys.stderr)
+        print(f"{card['name']}: {card['parameters']} parameters, written to {out / card['name']}")
+    return 0
+
+
 def train_command(args: argparse.Namespace) -> int:
+    if args.name in (*HEAD_NAMES, "heads"):
+        return train_heads_command(args)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer_folder = args.out / "tokenizer"
     corpus = load_corpus(args.corpus, tokenizer_folder)
@@ -117,7 +160,7 @@ def _report(line: dict) -> None:
 
 def info_command(args: argparse.Namespace) -> int:
     if args.json:
-        print(json.dumps(cards(), indent=1))
+        print(json.dumps([*cards(), *head_cards()], indent=1))
         return 0
     for card in cards():
         print(
@@ -126,6 +169,12 @@ def info_command(args: argparse.Namespace) -> int:
             f"  {card['tokens_seen'] / 1e6:6.1f} M tokens seen"
             f"  held-out loss {card['held_out_loss']:.3f} nats"
             f"  (bigram {card['bigram_loss']:.3f})  top-1 {card['held_out_top1']:.3f}"
+        )
+    for card in head_cards():
+        print(
+            f"head {card['name']:<9} {card['parameters'] / 1e6:5.2f} M parameters"
+            f"  {card['weights_bytes'] / 1e6:5.1f} MB"
+            f"  {card['tokens_seen'] / 1e6:6.1f} M tokens seen, for {card['target_name']}"
         )
     return 0
 

@@ -102,12 +102,17 @@ class TokenisedCorpus:
 
 
 def tokenise(files: list[SourceFile], tokenizer) -> TokenisedCorpus:
-    """Encode every file as ``[bos] ids [eos]``; ids fit uint16 (the vocabulary has 4,096)."""
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    """Encode every file as ``[bos] ids [eos]``, as far as the tokenizer has those.
+
+    Ids are uint16 where the vocabulary allows it, else uint32.
+    """
+    before = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    after = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    kind = np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32
     parts: dict[str, list[np.ndarray]] = {"train": [], "held_out": [], "families": []}
     encoded = tokenizer([f.text for f in files], add_special_tokens=False)["input_ids"]
     for file, ids in zip(files, encoded, strict=True):
-        parts[file.part].append(np.array([bos, *ids, eos], dtype=np.uint16))
+        parts[file.part].append(np.array([*before, *ids, *after], dtype=kind))
     size = sum(len(f.text.encode()) for f in files)
     return TokenisedCorpus(parts, size, len(files))
 

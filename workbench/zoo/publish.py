@@ -65,8 +65,17 @@ def publish(folder: Path, model, tokenizer_folder: Path, card: dict) -> Path:
 
 def cards() -> list[dict]:
     """The card of every embedded model, with the bytes its weights take."""
+    return _cards("*/card.json")
+
+
+def head_cards() -> list[dict]:
+    """The card of every head that comes with the embedded target, likewise."""
+    return _cards("heads/*/card.json")
+
+
+def _cards(pattern: str) -> list[dict]:
     found = []
-    for path in sorted(WEIGHTS.glob("*/card.json")):
+    for path in sorted(WEIGHTS.glob(pattern)):
         size = sum(f.stat().st_size for f in path.parent.glob("*.safetensors"))
         found.append({**json.loads(path.read_text()), "weights_bytes": size})
     return found

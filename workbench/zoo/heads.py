@@ -1,0 +1,104 @@
+"""Train the heads that come with the embedded target, on text that the target writes itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from workbench.models.load import load
+from workbench.training.features import Features, write_features
+from workbench.training.outputs import OutputSettings, write_outputs
+from workbench.zoo.corpus import SourceFile, TokenisedCorpus, tokenise
+
+TAPS = ("final", "2")
+HELD_OUT_ROWS = 256
+Report = Callable[[str], None]
+
+
+def tasks() -> dict[str, tuple[Any, Any]]:
+    """Name -> (task, settings) of every head, in the order in which they are trained."""
+    from workbench.training.eagle import EagleTask
+    from workbench.training.head_trainer import HeadSettings
+    from workbench.training.hydra import HydraTask
+    from workbench.training.kangaroo import KangarooTask
+    from workbench.training.medusa import MedusaTask
+
+    return {
+        "medusa": (MedusaTask(), HeadSettings()),
+        "eagle": (EagleTask(), HeadSettings(learning_rate=1.5e-3)),
+        "hydra": (HydraTask(), HeadSettings(learning_rate=1.5e-3)),
+        "kangaroo": (KangarooTask(), HeadSettings(epochs=1.5)),
+    }
+
+
+HEAD_NAMES = ("medusa", "eagle", "hydra", "kangaroo")
+
+
+def features_of(
+    model,
+    corpus: TokenisedCorpus,
+    part: str,
+    folder: Path,
+    settings: OutputSettings,
+    report: Report,
+) -> Features:
+    """The target's outputs from one part of the corpus and its states on them, kept on disk."""
+
+    def tell(what: str) -> Callable[[int, int], None]:
+        return lambda done, rows: report(f"{part}: {what} {done}/{rows} rows")
+
+    rows = write_outputs(
+        model.network, corpus.parts[part], folder / part, settings, tell("text of")
+    )
+    states = folder / part / "features"
+    return write_features(model, rows, TAPS, states, report=tell("states of"))
+
+
+def train_heads(
+    names: tuple[str, ...],
+    files: list[SourceFile],
+    state: Path,
+    out: Path,
+    *,
+    target: str = "zoo:target",
+    device: str | None = None,
+    rows: int | None = None,
+    report: Report = lambda line: None,
+) -> list[dict[str, Any]]:
+    """Train the named heads for ``target`` and write them to ``out/NAME``.
+
+    Args:
+        files: text whose starts the target continues.
+        state: outputs, states and checkpoints, which a later call goes on from.
+        rows: sequences to train on (default: the recipe's 4,096).
+
+    Returns:
+        The card of each head.
+    """
+    from workbench.models.attachments import save_attachment
+    from workbench.training.head_trainer import head_card, train_head
+
+    model, cards = load(target, device=device), []
+    corpus = tokenise(files, model.tokenizer)
+    settings = OutputSettings() if rows is None else OutputSettings(rows=rows)
+    train = features_of(model, corpus, "train", state / "outputs", settings, report)
+    held = OutputSettings(rows=min(HELD_OUT_ROWS, settings.rows), seed=settings.seed + 1)
+    held_out = features_of(model, corpus, "held_out", state / "outputs", held, report)
+    for name in names:
+        task, how = tasks()[name]
+
+        def tell(progress, name=name) -> None:
+            loss = progress.curve[-1][1] if progress.curve else float("nan")
+            minutes, seconds = divmod(round(progress.eta_s), 60)
+            report(
+                f"{name}: step {progress.step}/{progress.steps}  loss {loss:.3f}"
+                f"  {minutes}:{seconds:02d} left"
+            )
+
+        head, progress = train_head(task, model, train, how, state / "heads" / name, tell)
+        measured = task.measure(model, head, held_out)
+        card = head_card(task, model, how, progress, measured, head)
+        save_attachment(out / name, head, card)
+        cards.append(card)
+    return cards
