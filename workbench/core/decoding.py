@@ -243,8 +243,8 @@ class LengthPolicy(Protocol[S]):
     """Decides how much to draft. ``update`` hears the tree and the outcome of each round.
 
     ``go`` sees every step of the round so far, the level just drafted last. Optional members:
-    ``needs`` (what ``init`` reads from the context) and ``wants_hidden`` (steps carry hidden
-    states).
+    ``needs`` (what ``init`` reads from the context), ``wants_hidden`` (steps carry hidden states)
+    and ``report(state, steps)`` (a dict for the round's record).
     """
 
     def init(self, ctx: Context) -> S: ...

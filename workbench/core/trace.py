@@ -18,6 +18,7 @@ import msgspec
 from workbench.core.errors import TraceError
 
 SCHEMA = 1
+NO_TOKEN = -1  # a round that ended without an extra token (its law was not known yet)
 
 Fate = Literal["accepted", "bonus", "corrected"]
 NodeFate = Literal["accepted", "rejected", "untested"]
@@ -82,7 +83,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     stop: list[float]  # [n+1] probability that the accepted path ends at the row
     uniform: float  # the draw that decided where the path ended
     path: list[int]  # accepted nodes, root outwards
-    bonus: int  # the extra token that verification produced
+    bonus: int  # the extra token that verification produced, or NO_TOKEN
     emitted: list[int]  # tokens that joined the text (cut at EOS and at the limit)
     budget: Limits
     ms: Ms
@@ -210,7 +211,9 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"schema {self.schema} is not {SCHEMA}, the one this version reads")
 
     def piece(self, token: int) -> str:
-        """Text of one token id; an id without a stored piece shows as ``<id>``."""
+        """Text of one token id; an id without a stored piece shows as ``<id>``, none as nothing."""
+        if token == NO_TOKEN:
+            return ""
         return self.pieces.get(token, f"<{token}>")
 
     @property

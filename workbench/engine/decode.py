@@ -28,7 +28,7 @@ from workbench.core.decoding import (
 )
 from workbench.core.errors import BadInput, Mismatch
 from workbench.core.sampling import Sampling, draw
-from workbench.core.trace import Round
+from workbench.core.trace import NO_TOKEN, Round
 from workbench.core.tree import DraftTree, shape_of
 from workbench.engine.hidden_text import HiddenText
 from workbench.engine.record import Draw, record_round
@@ -54,6 +54,7 @@ class Decoding:
     prefill_ms: float = 0.0
     carried: Any = None  # the drafter's state of an earlier run, for drafters that can resume
     drafting: Any = None  # the drafter's state as of the last round
+    steps: list[DraftStep] = field(default_factory=list)  # levels drafted in this round
 
 
 def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
@@ -76,6 +77,7 @@ def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
             return
         tree, run.drafting = drafter.propose(ctx, run.drafting, budget)
         check_tree(run, tree, budget)
+        report_policy(run, ctx, length)
         watch.lap("draft")
         if run.cancelled():
             run.finish = "stopped"
@@ -85,7 +87,7 @@ def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
         watch.lap("verify")
         p = target_law(run, forward, ctx.tokens)
         verdict = run.verifier.verify(tree, p)
-        drawn = _draw_outcome(run, ctx, tree, verdict, end)
+        drawn = draw_outcome(run, ctx, tree, verdict, end)
         watch.lap("other")
         kept = [0, *(n + 1 for n in drawn.outcome.path[: len(drawn.outcome.emitted)])]
         run.target.commit(kept)
@@ -104,6 +106,14 @@ def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
             run.record_top, index, start, root, tree, p, verdict, drawn, budget, watch, told, note
         )
         index += 1
+
+
+def report_policy(run: Decoding, ctx: Context, state: Any) -> None:
+    """What the policy has to tell about the levels of this round, if anything."""
+    report = getattr(run.policy, "report", None)
+    if report is not None and run.steps:
+        for key, value in report(state, run.steps).items():
+            ctx.report(key, value)
 
 
 def first_state(run: Decoding, ctx: Context) -> Any:
@@ -181,11 +191,11 @@ def bounded(run: Decoding, budget: Budget, state: Any, remaining: int) -> Budget
         depth = max(0, min(depth, run.draft.model.context_tokens - len(run.target) - 2))
     nodes = 0 if depth == 0 else max(0, min(budget.nodes, room))
 
-    steps: list[DraftStep] = []
+    run.steps = []
 
     def go(step: DraftStep) -> bool:
-        steps.append(step)
-        return not run.cancelled() and run.policy.go(state, steps)
+        run.steps.append(step)
+        return not run.cancelled() and run.policy.go(state, run.steps)
 
     return Budget(depth, nodes, budget.width, go, getattr(run.policy, "wants_hidden", False))
 
@@ -214,14 +224,29 @@ def target_law(run: Decoding, forward: Forward, tokens: list[int]) -> torch.Tens
     return run.sampling.law(forward.logits)
 
 
-def _draw_outcome(run: Decoding, ctx: Context, tree: DraftTree, verdict: Verdict, end: int) -> Draw:
-    """The one random draw: where the path ends, then the token there."""
+def draw_outcome(
+    run: Decoding,
+    ctx: Context,
+    tree: DraftTree,
+    verdict: Verdict,
+    end: int,
+    bonus_at_end: bool = True,
+) -> Draw:
+    """The one random draw: where the path ends, then the token there.
+
+    Without ``bonus_at_end`` a path that ends at the last row gets no further token (its law is not
+    known yet); ``bonus`` is then :data:`workbench.core.trace.NO_TOKEN`.
+    """
     uniforms = torch.rand(2, generator=ctx.rng, dtype=torch.float64)
     row = int(draw(verdict.stop.double(), uniforms[0])) if len(tree) else 0
     path = tree.path_to(row)
-    bonus = int(draw(verdict.bonus(row), uniforms[1].to(ctx.device)))
     tokens = tree.tokens.tolist()
-    emitted = [*(tokens[node] for node in path), bonus][: end - len(ctx.tokens)]
+    emitted = [tokens[node] for node in path]
+    bonus = NO_TOKEN
+    if bonus_at_end or row < len(tree):
+        bonus = int(draw(verdict.bonus(row), uniforms[1].to(ctx.device)))
+        emitted.append(bonus)
+    emitted = emitted[: end - len(ctx.tokens)]
     for place, token in enumerate(emitted):
         if token in run.eos_ids:
             emitted, run.finish = emitted[: place + 1], "eos"

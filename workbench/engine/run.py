@@ -11,7 +11,7 @@ from workbench.core.decoding import Need
 from workbench.core.errors import BadInput
 from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
-from workbench.core.trace import Method, Round, Trace
+from workbench.core.trace import NO_TOKEN, Method, Round, Trace
 from workbench.engine.decode import Decoding
 from workbench.models.load import Model, check_pair, versions
 
@@ -150,7 +150,7 @@ class Run:
             for top in (*r.p_top, *r.q_top):
                 wanted.update(top.ids)
         self._seen = len(rounds)
-        for token in wanted - self._pieces.keys():
+        for token in wanted - self._pieces.keys() - {NO_TOKEN}:
             self._pieces[token] = self.settings.model.piece(token)
         return dict(self._pieces)
 

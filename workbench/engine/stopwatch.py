@@ -25,6 +25,12 @@ class Stopwatch:
         self.phases[phase] += (moment - self._last) * 1e3
         self._last = moment
 
+    def charge(self, **phases_ms: float) -> None:
+        """Account a stretch whose parts overlapped, in place of the time since the last lap."""
+        for phase, spent_ms in phases_ms.items():
+            self.phases[phase] += spent_ms
+        self._last = time.perf_counter()
+
     @property
     def forwards(self) -> list[int]:
         """Forwards of the target and of the draft since the round began."""
@@ -36,5 +42,6 @@ class Stopwatch:
         return [self._target.forwards, draft + self._target.partial_forwards]
 
     def forward_ms(self) -> float:
-        """Milliseconds inside model forwards (waits for the device)."""
-        return sum(session.take_timings_ms() for session in self._sessions)
+        """Milliseconds inside model forwards (waits for the device); overlaps count once."""
+        inside = sum(session.take_timings_ms() for session in self._sessions)
+        return min(inside, sum(self.phases.values()))

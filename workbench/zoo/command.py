@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     trainer.add_argument("name", choices=[*RECIPES, "all", *HEAD_NAMES, "heads"])
     trainer.add_argument("--target", default="zoo:target", help="for heads: the model they serve")
+    trainer.add_argument("--draft", default="zoo:draft", help="for specdec_pp: the draft model")
     trainer.add_argument("--rows", type=int, help="for heads: sequences to learn from")
     trainer.add_argument("--tokens", type=int, help="tokens to see in all (default: by model)")
     trainer.add_argument("--batch-rows", type=int, default=16, help="rows a step")
@@ -111,6 +112,7 @@ def train_heads_command(args: argparse.Namespace) -> int:
         args.state,
         out,
         target=args.target,
+        draft=args.draft,
         device=args.device,
         rows=args.rows,
         report=report,

@@ -16,23 +16,27 @@ HELD_OUT_ROWS = 256
 Report = Callable[[str], None]
 
 
-def tasks() -> dict[str, tuple[Any, Any]]:
-    """Name -> (task, settings) of every head, in the order in which they are trained."""
+def task_of(name: str, draft: Callable[[], Any]) -> tuple[Any, Any]:
+    """The task and the settings of one head; ``draft`` loads the draft model where it is needed."""
     from workbench.training.eagle import EagleTask
     from workbench.training.head_trainer import HeadSettings
     from workbench.training.hydra import HydraTask
     from workbench.training.kangaroo import KangarooTask
     from workbench.training.medusa import MedusaTask
+    from workbench.training.specdec_pp import SpecDecPPTask
 
-    return {
-        "medusa": (MedusaTask(), HeadSettings()),
-        "eagle": (EagleTask(), HeadSettings(learning_rate=1.5e-3)),
-        "hydra": (HydraTask(), HeadSettings(learning_rate=1.5e-3)),
-        "kangaroo": (KangarooTask(), HeadSettings(epochs=1.5)),
-    }
+    if name == "medusa":
+        return MedusaTask(), HeadSettings()
+    if name == "eagle":
+        return EagleTask(), HeadSettings(learning_rate=1.5e-3)
+    if name == "hydra":
+        return HydraTask(), HeadSettings(learning_rate=1.5e-3)
+    if name == "kangaroo":
+        return KangarooTask(), HeadSettings(epochs=1.5)
+    return SpecDecPPTask(draft()), HeadSettings(epochs=1.5, learning_rate=4e-3)
 
 
-HEAD_NAMES = ("medusa", "eagle", "hydra", "kangaroo")
+HEAD_NAMES = ("medusa", "eagle", "hydra", "kangaroo", "specdec_pp")
 
 
 def features_of(
@@ -62,6 +66,7 @@ def train_heads(
     out: Path,
     *,
     target: str = "zoo:target",
+    draft: str = "zoo:draft",
     device: str | None = None,
     rows: int | None = None,
     report: Report = lambda line: None,
@@ -86,7 +91,7 @@ def train_heads(
     held = OutputSettings(rows=min(HELD_OUT_ROWS, settings.rows), seed=settings.seed + 1)
     held_out = features_of(model, corpus, "held_out", state / "outputs", held, report)
     for name in names:
-        task, how = tasks()[name]
+        task, how = task_of(name, lambda: load(draft, device=device))
 
         def tell(progress, name=name) -> None:
             loss = progress.curve[-1][1] if progress.curve else float("nan")
