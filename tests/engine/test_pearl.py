@@ -12,6 +12,7 @@ from workbench.core.trace import NO_TOKEN
 from workbench.engine.decode import Decoding
 from workbench.engine.run import RunSettings, generate
 from workbench.engine.schedules.pearl import Pearl
+from workbench.models.load import load
 from workbench.testing import oracles
 from workbench.testing.drafter_suite import Granted, emitted
 from workbench.testing.toy_models import ToyModel
@@ -108,16 +109,16 @@ def test_other_drafters_are_refused():
         run_of(Pearl(), model, model, 4, [0, 1], drafter="prompt_lookup")
 
 
-def test_on_the_embedded_pair(zoo_target, zoo_draft):
-    texts = []
+def test_on_the_embedded_pair():
+    texts, target, draft = [], load("zoo:target"), load("zoo:draft")
     for schedule in ("sequential", Pearl(), Pearl(clock="simulated", window=2)):
         settings = RunSettings(
-            zoo_target,
+            target,
             "def read(self, size):\n",
             "draft_model",
             "exact_match",
             max_new_tokens=40,
-            draft_model=zoo_draft,
+            draft_model=draft,
             schedule=schedule,
         )
         trace = generate(settings)

@@ -25,7 +25,17 @@ from workbench.core.errors import WorkbenchError
 from workbench.core.trace import Trace
 
 TITLE = "Draft Workbench"
-ERROR_BLOCKS = ("prompt", "drafter", "policy", "verifier", "model", "run", "speed", "trace")
+ERROR_BLOCKS = (
+    "prompt",
+    "drafter",
+    "policy",
+    "verifier",
+    "schedule",
+    "model",
+    "run",
+    "speed",
+    "trace",
+)
 RUN_BUTTONS = {"start": "▶ Start", "pause": "❚❚ Pause", "step": "❚▶ Step", "stop": "■ Stop"}
 KNOB_BUTTONS = {"undo": "↶ Undo", "redo": "↷ Redo", "reset": "Reset"}
 # view, its field, the block that fills it

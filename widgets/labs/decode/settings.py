@@ -13,12 +13,23 @@ from workbench.core.method import FAMILIES, Knob, find_method, make_method, meth
 from workbench.core.sampling import Sampling
 from workbench.core.trace import Trace
 
-FIRST_CHOICE = {"drafter": "draft_model", "verifier": "multi_round", "policy": "fixed"}
-FAMILY_TITLES = {"drafter": "Drafter", "policy": "Draft length", "verifier": "Verification"}
+FIRST_CHOICE = {
+    "drafter": "draft_model",
+    "verifier": "multi_round",
+    "policy": "fixed",
+    "schedule": "sequential",
+}
+FAMILY_TITLES = {
+    "drafter": "Drafter",
+    "policy": "Draft length",
+    "verifier": "Verification",
+    "schedule": "Schedule",
+}
 FAMILY_HELP = {
     "drafter": "Who proposes the draft tree.",
     "policy": "How deep and how wide to draft in each round.",
     "verifier": "The rule that keeps or refuses drafted tokens.",
+    "schedule": "Whether draft and target wait for each other.",
 }
 SAMPLING = (
     Knob(
