@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from workbench.core.errors import BadInput
+from workbench.models.corpus import part_of, read_corpus
 from workbench.zoo import held_out
-from workbench.zoo.corpus import part_of, read_corpus
 from workbench.zoo.held_out import FOLDER, KINDS, cut, prompt, prompts
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from workbench.models.corpus import read_corpus
 from workbench.models.load import load
-from workbench.zoo.corpus import TokenisedCorpus, read_corpus, tokenise
+from workbench.zoo.corpus import TokenisedCorpus, tokenise
 from workbench.zoo.evaluate import bigram_loss, held_out_losses
 from workbench.zoo.publish import WEIGHTS, cards
 from workbench.zoo.tokenizer import VOCABULARY

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from workbench.core.errors import BadInput
+from workbench.models.corpus import family_of, part_of, read_corpus
 from workbench.zoo import command
-from workbench.zoo.corpus import TokenisedCorpus, epoch_rows, family_of, part_of, read_corpus
+from workbench.zoo.corpus import TokenisedCorpus, epoch_rows
 from workbench.zoo.evaluate import bigram_loss, held_out_losses
 from workbench.zoo.recipe import RECIPES
 from workbench.zoo.train import BatchStream, TrainSettings, rate_factor, train

@@ -22,6 +22,7 @@ from workbench.core.tree import DraftTree, shape_of
 
 if TYPE_CHECKING:
     from workbench.models.session import Session
+    from workbench.models.store import Store
 
 S = TypeVar("S")
 
@@ -96,7 +97,8 @@ class Context:
         return self._get(Need.HIDDEN)
 
     @property
-    def store(self) -> Any:
+    def store(self) -> Store:
+        """The corpus that the drafter's ``corpus`` (name, limit in tokens) stands for."""
         return self._get(Need.STORE)
 
     @property

@@ -34,6 +34,7 @@ from workbench.engine.hidden_text import HiddenText
 from workbench.engine.record import Draw, record_round
 from workbench.engine.stopwatch import Stopwatch
 from workbench.models.session import Forward, Session
+from workbench.models.store import Store, open_store
 
 
 @dataclass(eq=False)
@@ -52,6 +53,7 @@ class Decoding:
     cancelled: Callable[[], bool] = field(default=lambda: False)
     finish: str = ""
     prefill_ms: float = 0.0
+    store: Store | None = None  # opened from the drafter's ``corpus`` where none is given
     carried: Any = None  # the drafter's state of an earlier run, for drafters that can resume
     drafting: Any = None  # the drafter's state as of the last round
     steps: list[DraftStep] = field(default_factory=list)  # levels drafted in this round
@@ -178,6 +180,11 @@ def _provide(run: Decoding, needs: frozenset[Need]) -> dict[Need, Any]:
                 "load('zoo:draft') or choose a drafter without one (token_recycling)"
             )
         provided[Need.DRAFT] = run.draft
+    if Need.STORE in needs:
+        if run.store is None:
+            corpus, limit_tokens = run.drafter.corpus
+            run.store = open_store(corpus, run.target.model, limit_tokens)
+        provided[Need.STORE] = run.store
     return provided
 
 

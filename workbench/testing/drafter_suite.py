@@ -15,6 +15,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -33,6 +34,7 @@ from workbench.core.sampling import Sampling, draw
 from workbench.core.trace import Ms, Round
 from workbench.core.tree import DraftTree, shape_of
 from workbench.engine.decode import Decoding, decode, prepare
+from workbench.models.store import Store
 from workbench.testing import oracles
 from workbench.testing.oracles import Draft
 from workbench.testing.tiny_network import tiny_network
@@ -85,6 +87,14 @@ class RefuseFirst:
         return Verdict(stop, lambda row: p[row], torch.zeros(len(tree), dtype=p.dtype))
 
 
+@cache
+def toy_store() -> Store:
+    """Random documents over three tokens, for drafters that look things up."""
+    generator = torch.Generator().manual_seed(5)
+    documents = [torch.randint(0, 3, (40,), generator=generator).numpy() for _ in range(6)]
+    return Store.of(documents, "toy")
+
+
 def walks_the_target(drafter: Drafter) -> bool:
     """Whether only a network with real layers can be its target."""
     return bool(drafter.needs & {Need.TARGET, Need.HIDDEN})
@@ -103,6 +113,7 @@ class Drive:
             sampling,
             1 << 16,
             draft=draft.session() if Need.DRAFT in drafter.needs else None,
+            store=toy_store(),
         )
         self.ctx, self.capture = prepare(run, list(prompt))
         self.state = drafter.init(self.ctx)
@@ -150,6 +161,7 @@ def run_rounds(
     tokens: int = 40,
     policy=None,
     sessions: tuple | None = None,
+    store: Store | None = None,
 ) -> list[Round]:
     """Decode through the engine; ``sessions`` = (target, draft) reuses them."""
     if sessions is None:
@@ -162,6 +174,7 @@ def run_rounds(
         sampling or Sampling(),
         tokens,
         draft=sessions[1],
+        store=store or toy_store(),
     )
     return list(decode(run, list(prompt)))
 
@@ -371,6 +384,7 @@ class DrafterSuite:
             prompt=prompt,
             tokens=70,
             policy=Granted(Budget(3, 6, 1 if verifier.chains_only else 2)),
+            store=Store.of([torch.arange(60).remainder(4).numpy()]),
         )
         check_same_text(emitted(rounds), wanted, verifier.name)
         drafted = [done for done in rounds if done.tokens]

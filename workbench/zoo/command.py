@@ -12,7 +12,8 @@ import torch
 
 from workbench.core.errors import BadInput, closest
 from workbench.models.attachments import EMBEDDED
-from workbench.zoo.corpus import SourceFile, TokenisedCorpus, read_corpus, tokenise
+from workbench.models.corpus import SourceFile, read_corpus
+from workbench.zoo.corpus import TokenisedCorpus, tokenise
 from workbench.zoo.heads import HEAD_NAMES, train_heads
 from workbench.zoo.publish import WEIGHTS, cards, head_cards, make_card, publish
 from workbench.zoo.recipe import RECIPES
@@ -60,7 +61,7 @@ def read_files(folder: Path | None) -> list[SourceFile]:
     try:
         return read_corpus(folder)
     except FileNotFoundError as error:
-        raise BadInput(str(error)) from None
+        raise BadInput(f"--corpus: {error}") from None
 
 
 def load_corpus(folder: Path | None, tokenizer_folder: Path) -> TokenisedCorpus:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from workbench.models.corpus import SourceFile
 from workbench.models.load import load
 from workbench.training.features import Features, write_features
 from workbench.training.outputs import OutputSettings, write_outputs
-from workbench.zoo.corpus import SourceFile, TokenisedCorpus, tokenise
+from workbench.zoo.corpus import TokenisedCorpus, tokenise
 
 TAPS = ("final", "2")
 HELD_OUT_ROWS = 256

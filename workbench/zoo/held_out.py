@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from workbench.core.errors import BadInput, closest
-from workbench.zoo.corpus import part_of, read_corpus
+from workbench.models.corpus import part_of, read_corpus
 
 FOLDER = Path(__file__).resolve().parent / "prompts"
 KINDS = {

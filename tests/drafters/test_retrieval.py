@@ -1,0 +1,150 @@
+"""REST, RASD and fusion: merging by prefixes, pruning by the draft, and a corpus that knows."""
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.core.fusion import fuse_trees
+from workbench.core.method import make_method
+from workbench.core.sampling import Sampling
+from workbench.core.tree import DraftTree
+from workbench.drafters.rasd import pruned
+from workbench.drafters.rest import Rest, heaviest
+from workbench.engine.decode import Decoding, decode
+from workbench.models.store import Store
+from workbench.testing import oracles
+from workbench.testing.drafter_suite import Granted, emitted
+from workbench.testing.toy_models import ToyModel
+from workbench.verifiers.exact_match import ExactMatch
+
+A, B, C, D, E = range(5)
+
+
+def tree_of(*paths):
+    """The trie of some paths, as a draft tree."""
+    index, tokens, parent = {}, [], []
+    for path in paths:
+        for end in range(1, len(path) + 1):
+            if path[:end] not in index:
+                index[path[:end]] = len(tokens)
+                tokens.append(path[end - 1])
+                parent.append(index.get(path[: end - 1], -1))
+    return DraftTree(torch.tensor(tokens, dtype=torch.long), tuple(parent))
+
+
+def paths_of(tree):
+    return {
+        tuple(tree.tokens[node].item() for node in tree.path_to(row))
+        for row in range(1, len(tree) + 1)
+    }
+
+
+def test_the_example_of_the_paper_has_five_nodes():
+    merged, origin = fuse_trees(tree_of((A, B), (A, C)), tree_of((A, B, D), (E,)), 20, 9, 9)
+    assert paths_of(merged) == {(A,), (A, B), (A, C), (A, B, D), (E,)}
+    assert len(merged) == 5
+    named = dict(
+        zip(
+            [tuple(merged.tokens[merged.path_to(r)].tolist()) for r in range(1, 6)],
+            origin,
+            strict=True,
+        )
+    )
+    assert named == {
+        (A,): "both",
+        (A, B): "both",
+        (A, C): "first",
+        (A, B, D): "second",
+        (E,): "second",
+    }
+
+
+def test_merging_what_is_known_or_nothing_changes_nothing():
+    first = tree_of((A, B), (A, C), (D,))
+    merged, origin = fuse_trees(first, tree_of((A, B)), 20, 9, 9)
+    assert merged.tokens.tolist() == first.tokens.tolist() and merged.parent == first.parent
+    assert origin.count("both") == 2
+    alone, origin = fuse_trees(DraftTree.empty(), first, 20, 9, 9)
+    assert paths_of(alone) == paths_of(first) and set(origin) == {"second"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "depth", "width"), [(3, 9, 9), (20, 1, 9), (20, 9, 1), (0, 9, 9)]
+)
+def test_limits_keep_the_tree_whole(nodes, depth, width):
+    merged, _ = fuse_trees(
+        tree_of((A, B, C), (A, D), (E,)), tree_of((B, C), (A, B, D)), nodes, depth, width
+    )
+    assert len(merged) <= nodes
+    assert max(merged.depth, default=0) <= depth
+    assert merged.drawn is False
+    for node, above in enumerate(merged.parent):
+        siblings = [n for n, p in enumerate(merged.parent) if p == above]
+        assert len(siblings) <= width and above < node
+
+
+def test_the_heaviest_prefixes_by_hand():
+    paths, counts = heaviest([[A, B], [A, B], [A, C], [D]], 3, 9)
+    assert paths == [(A,), (A, B), (A, C)] or paths == [(A,), (A, B), (D,)]
+    assert paths[2] == (A, C), "equal counts go to the continuation met first"
+    assert counts[(A,)] == 3 and counts[(D,)] == 1
+    paths, _ = heaviest([[A, B], [C, D], [C, D]], 9, 1)
+    assert paths == [(C,), (C, D)], "one child a node"
+
+
+def test_pruning_goes_by_the_first_token_alone():
+    law = torch.tensor([0.5, 0.1, 0.3, 0.05, 0.05])
+    kept = pruned(tree_of((A, E, E), (B, A), (C,)), law, 2, 5)
+    assert paths_of(kept) == {(A,), (A, E), (A, E, E), (C,)}
+    everything = tree_of((B,), (D,))
+    assert paths_of(pruned(everything, None, 1, 5)) == paths_of(everything)
+    assert len(pruned(everything, law, 1, 5)) == 0
+
+
+def run(drafter, target, store, tokens, prompt, draft=None):
+    job = Decoding(
+        target.session(),
+        drafter,
+        ExactMatch(),
+        Granted(),
+        Sampling(),
+        tokens,
+        draft=draft.session() if draft else None,
+        store=store,
+    )
+    return list(decode(job, prompt))
+
+
+def test_a_corpus_that_holds_the_answer_is_followed_to_the_end():
+    target, prompt = ToyModel.random(9, seed=3, scale=3.0), [0, 1, 2]
+    wanted = oracles.plain_greedy(target.rule, prompt, 40)
+    store = Store.of([np.array([*prompt, *wanted])])
+    rounds = run(Rest(shortest=2), target, store, 40, prompt)
+    assert emitted(rounds) == wanted
+    first = rounds[0]
+    assert first.accepted == 3 and first.report["span"] >= 2
+    # A bad draft beside it costs nodes, never the answer.
+    rasd = make_method("drafter", "rasd", draft="draft_model", first=9)
+    bad = ToyModel.random(9, seed=8)
+    assert emitted(run(rasd, target, store, 40, prompt, bad)) == wanted
+
+
+@pytest.mark.parametrize("name", ["rest", "rasd", "fuse"])
+def test_useless_corpora_leave_the_text_alone(name):
+    target, draft, prompt = ToyModel.random(5, seed=3), ToyModel.random(5, seed=4), [0, 1, 2]
+    wanted = oracles.plain_greedy(target.rule, prompt, 30)
+    rng = np.random.default_rng(1)
+    for store in (Store.of([]), Store.of([rng.integers(0, 5, 400)])):
+        drafter = make_method("drafter", name)
+        assert emitted(run(drafter, target, store, 30, prompt, draft)) == wanted
+
+
+def test_origins_are_recorded():
+    target, draft = ToyModel.random(4, seed=3), ToyModel.random(4, seed=4)
+    store = Store.of([np.random.default_rng(1).integers(0, 4, 300)])
+    rounds = run(make_method("drafter", "rasd"), target, store, 30, [0, 1, 2], draft)
+    seen = set()
+    for done in rounds:
+        assert len(done.report["origin"]) == len(done.tokens)
+        seen |= set(done.report["origin"])
+    assert {"draft", "retrieved"} <= seen

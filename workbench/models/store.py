@@ -1,0 +1,160 @@
+"""A corpus as one array of tokens in which any short span is found by two binary searches."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from workbench.core.errors import BadInput
+from workbench.models.corpus import read_corpus
+
+STANDARD_LIBRARY = "stdlib"
+SUFFIXES = (
+    *(".py", ".pyi", ".md", ".rst", ".txt", ".toml", ".cfg", ".ini", ".json", ".yaml", ".yml"),
+    *(".js", ".ts", ".html", ".css", ".c", ".h", ".cpp", ".hpp", ".java", ".go", ".rs", ".sh"),
+)
+BORDER = -1  # between documents: no span and no continuation crosses it
+SORTED_TOKENS = 16  # suffixes are in order as far as their first so many tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """Tokens ``[t]`` int32 of all documents, with :data:`BORDER` behind each.
+
+    Args:
+        name: what it was made from, for records.
+    """
+
+    tokens: np.ndarray
+    name: str = ""
+
+    @staticmethod
+    def of(documents: list[np.ndarray], name: str = "") -> Store:
+        """Put documents one after the other."""
+        border = np.array([BORDER], dtype=np.int32)
+        parts = [part for ids in documents for part in (np.asarray(ids, dtype=np.int32), border)]
+        return Store(np.concatenate(parts) if parts else border, name)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def suffixes(self) -> np.ndarray:
+        """Start places ``[t]`` sorted by the tokens that follow, as far as the first 16.
+
+        Doubling: the order by 2m tokens follows from the ranks by m tokens.
+        """
+        rank = np.unique(self.tokens, return_inverse=True)[1].astype(np.int64)
+        order, length = np.argsort(rank, kind="stable"), 1
+        while length < SORTED_TOKENS:
+            after = np.zeros_like(rank)
+            after[:-length] = rank[length:] + 1
+            key = rank * (int(rank.max()) + 2) + after
+            order = np.argsort(key, kind="stable")
+            ordered = key[order]
+            rank[order] = np.cumsum(np.concatenate(([0], ordered[1:] != ordered[:-1])))
+            length *= 2
+        return order.astype(np.int32)
+
+    def places(self, span: list[int]) -> np.ndarray:
+        """Where the text after each occurrence of ``span`` begins, ``[hits]``, in corpus order.
+
+        Raises:
+            BadInput: an empty span, or one longer than 16 tokens.
+        """
+        if not 1 <= len(span) <= SORTED_TOKENS:
+            raise BadInput(f"span has {len(span)} tokens: must be 1 to {SORTED_TOKENS}")
+        low, high = self._bound(span, False), self._bound(span, True)
+        return np.sort(self.suffixes[low:high]) + len(span)
+
+    def _bound(self, span: list[int], after: bool) -> int:
+        """First suffix not below ``span`` (or, with ``after``, above everything that starts so)."""
+        low, high = 0, len(self.suffixes)
+        while low < high:
+            middle = (low + high) // 2
+            start = int(self.suffixes[middle])
+            here = self.tokens[start : start + len(span)].tolist()
+            if here < span or (after and here == span):
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def longest(self, text: list[int], longest: int, shortest: int) -> tuple[int, np.ndarray]:
+        """The longest suffix of ``text`` that occurs (0 = none) and where the text goes on.
+
+        If a span occurs, so do its own suffixes: the length is found by bisection.
+        """
+        low, found = 0, np.empty(0, dtype=np.int32)
+        high = min(longest, len(text), SORTED_TOKENS)
+        while low < high:
+            middle = (low + high + 1) // 2
+            hits = self.places(text[-middle:])
+            if len(hits):
+                low, found = middle, hits
+            else:
+                high = middle - 1
+        return (low, found) if low >= shortest else (0, found[:0])
+
+    def after(self, place: int, length: int) -> list[int]:
+        """Up to ``length`` tokens from ``place`` on, within their document."""
+        tokens = self.tokens[place : place + length].tolist()
+        return tokens[: tokens.index(BORDER)] if BORDER in tokens else tokens
+
+
+def open_store(corpus: str, model, limit_tokens: int) -> Store:
+    """The store of a corpus in this model's tokens; made once per process.
+
+    Args:
+        corpus: ``stdlib`` (what the embedded models were trained on; never the held-out files that
+            they are measured on), or a folder of text files.
+        limit_tokens: stop adding files here.
+
+    Raises:
+        BadInput: a folder that is missing, or holds no text.
+    """
+    vocabulary = model.tokenizer.get_vocab()
+    known = hashlib.sha256(repr(sorted(vocabulary.items())).encode()).hexdigest()
+    return _opened(corpus, known, limit_tokens, _Once(model.tokenizer))
+
+
+class _Once:
+    """A tokenizer that does not take part in the cache's key."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, _Once)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@lru_cache(maxsize=4)
+def _opened(corpus: str, known: str, limit_tokens: int, once: _Once) -> Store:
+    try:
+        if corpus == STANDARD_LIBRARY:
+            files = [file for file in read_corpus() if file.part == "train"]
+        else:
+            folder = Path(corpus).expanduser()
+            if not folder.is_dir():
+                raise BadInput(f"corpus={corpus!r} is no folder; name one, or 'stdlib'")
+            files = read_corpus(folder, SUFFIXES)
+    except FileNotFoundError as error:
+        raise BadInput(f"corpus={corpus!r}: {error}, or 'stdlib'") from None
+    files.sort(key=lambda file: hashlib.sha256(file.path.encode()).digest())
+    documents, total = [], 0
+    for file in files:
+        ids = once.tokenizer(file.text, add_special_tokens=False, verbose=False)["input_ids"]
+        documents.append(np.array(ids[: limit_tokens - total], dtype=np.int32))
+        total += len(documents[-1])
+        if total >= limit_tokens:
+            break
+    if not total:
+        raise BadInput(f"corpus={corpus!r} gives no token; name a folder with text, or 'stdlib'")
+    return Store.of(documents, f"{corpus}: {len(documents)} files, {total} tokens")
