@@ -48,7 +48,7 @@ def _knob_table(card: MethodCard) -> list[str]:
 
 def _facts(card: MethodCard) -> str:
     facts = [_paper(card.paper)]
-    needs = sorted(need.value for need in getattr(card.maker, "needs", ()))
+    needs = sorted(need.value for need in getattr(card.maker(), "needs", ()))
     if card.family == "drafter":
         facts.append(f"needs: {', '.join(needs) or 'nothing'}")
     lossless = getattr(card.maker, "lossless", None)
