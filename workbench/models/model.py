@@ -35,6 +35,10 @@ class Model:
     trees: bool = True
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
+    def __deepcopy__(self, memo: dict) -> Model:
+        """Itself: copying a state that mentions a model must not copy its weights."""
+        return self
+
     @property
     def spans(self) -> bool:
         """Whether single layers can be left out or tapped."""
