@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import torch
 
-from workbench.core.decoding import Budget, Context, Need
+from workbench.core.decoding import Budget, Context, Feedback, Need
 from workbench.core.method import Paper, knob, method
 from workbench.core.tree import DraftTree
 from workbench.core.trigrams import PackedTrigrams, Pair, Trigrams
@@ -145,7 +145,7 @@ class Aded:
         """The child with the best mean reward plus exploration; unvisited ones come first."""
         grown = self.c1 + math.log((node.visits + self.c2 + 1) / self.c2)
         root = math.sqrt(node.visits)
-        best, chosen = -math.inf, None
+        best, chosen = -math.inf, next(iter(node.children.items()))
         for token, child in node.children.items():
             if not child.visits:
                 return token, child

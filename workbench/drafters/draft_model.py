@@ -62,8 +62,8 @@ class DraftModel:
             parent.extend([above] * width)
             above = len(parent) - width
             room = len(parent) < budget.nodes and depth < budget.depth
-            state = seen.hidden["final"][-1] if budget.hidden else None
-            if not room or not budget.go(DraftStep(depth, law, logits, level[0], state)):
+            hidden = seen.hidden["final"][-1] if budget.hidden else None
+            if not room or not budget.go(DraftStep(depth, law, logits, level[0], hidden)):
                 break
             seen = session.forward(level[:1], capture=capture)
             session.commit([0])

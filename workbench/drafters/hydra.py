@@ -34,10 +34,10 @@ class HydraHeads(nn.Module):
         self.prefix_norm = nn.RMSNorm(d, eps=self.prefix.shape.eps)
         self.straight = nn.ModuleList(nn.Linear((i + 2) * d, d) for i in range(heads))
         self.bent = nn.ModuleList(nn.Linear((i + 2) * d, d) for i in range(heads))
-        for i in range(heads):
-            nn.init.zeros_(self.bent[i].weight)
-            nn.init.zeros_(self.straight[i].bias)
-            with torch.no_grad():  # an untrained head hands the hidden state through
+        with torch.no_grad():  # an untrained head hands the hidden state through
+            for i in range(heads):
+                self.bent[i].weight.zero_()
+                self.straight[i].bias.zero_()
                 self.straight[i].weight.zero_()[:, :d].copy_(torch.eye(d))
 
     def prefixed(self, hidden: torch.Tensor, store: BlockStore | None = None) -> torch.Tensor:

@@ -30,8 +30,8 @@ class MedusaHeads(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(heads))
         for block in self.blocks:
-            nn.init.zeros_(block.weight)
-            nn.init.zeros_(block.bias)
+            for weight in block.parameters():
+                nn.init.zeros_(weight)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return torch.stack([hidden + F.silu(block(hidden)) for block in self.blocks])

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
@@ -52,7 +52,7 @@ class Clock:
 
     def lane(self, name: str, start_ms: float, took_ms: float, label: str, kept: bool) -> Lane:
         """A stretch of work of one side."""
-        fate = "kept" if kept else "wasted"
+        fate: Literal["kept", "wasted"] = "kept" if kept else "wasted"
         return Lane(name, start_ms, start_ms + took_ms, label, fate, self.simulated)
 
 
@@ -101,7 +101,9 @@ def drafted_after(run: Decoding, ctx: Context, waiting: Block, uniforms: list[fl
     """One drafted token for each uniform, after the text and the waiting tokens."""
     if not uniforms:
         return Block([])
-    session, known = run.draft, run.draft.model.vocab_size
+    session = run.draft
+    assert session is not None, "the schedule checks that there is a draft model"
+    known = session.model.vocab_size
     text = [min(token, known - 1) for token in (*ctx.tokens, *waiting.tokens)]
     session.crop(min(len(session), len(text) - 1))
     logits = session.sync(text).logits[-1]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from workbench.core.errors import Mismatch, ModelError
 from workbench.models.model import Model
 
+M = TypeVar("M", bound=torch.nn.Module)
 EMBEDDED = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "heads"
 WEIGHTS_FILE, CARD_FILE = "head.safetensors", "card.json"
 
@@ -29,7 +30,7 @@ class Attachment(NamedTuple):
     def trained(self) -> bool:
         return bool(self.tensors)
 
-    def fill(self, module: torch.nn.Module, like: torch.Tensor) -> torch.nn.Module:
+    def fill(self, module: M, like: torch.Tensor) -> M:
         """Load the tensors into ``module`` and move it to the device and dtype of ``like``.
 
         Raises:

@@ -124,8 +124,8 @@ def survival(head: AcceptanceHead, steps: Sequence[DraftStep]) -> list[float]:
 
     A step's hidden state belongs to the token before it; that of the first step is committed.
     """
-    read = [step.hidden for step in steps[1:]]
-    if any(hidden is None for hidden in read):
+    read = [step.hidden for step in steps[1:] if step.hidden is not None]
+    if len(read) < len(steps) - 1:
         raise Mismatch(
             "policy='specdec_pp' needs the draft model's hidden states, which this drafter does not"
             " give; choose the drafter draft_model, or the policy confidence"

@@ -80,8 +80,8 @@ def write_features(
         for start in range(0, len(rows), batch_rows):
             ids = torch.from_numpy(rows[start : start + batch_rows].astype(np.int64))
             states = states_of(model, ids.to(model.torch_device), taps)
-            for tap, kept in states.items():
-                bits = kept.to(torch.bfloat16).cpu().view(torch.int16).numpy()
+            for tap, rows_now in states.items():
+                bits = rows_now.to(torch.bfloat16).cpu().view(torch.int16).numpy()
                 stores[tap][start : start + batch_rows] = bits
             report(min(start + batch_rows, len(rows)), len(rows))
         for store in stores.values():

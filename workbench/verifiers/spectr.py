@@ -59,8 +59,8 @@ class SpecTr:
                 " replacement; choose rsd, or the drafter draft_tree with sampler='sequences'"
             )
         first = _first_of_state(tree, tokens)
-        for row, children in _children_of_states(tree, first).items():
-            left[row] = _test(tree, p[row], tokens, children, accept)
+        for row, siblings in _children_of_states(tree, first).items():
+            left[row] = _test(tree, p[row], tokens, siblings, accept)
         # The walk goes from state to state, so parents are the first rows of their states.
         merged = DraftTree(tree.tokens, tuple(first[above + 1] - 1 for above in tree.parent))
         return Verdict.from_accept(merged, accept, lambda row: left.get(row, p[row]))

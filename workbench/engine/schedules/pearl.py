@@ -57,10 +57,11 @@ class Pearl:
 
     def decode(self, run: Decoding, prompt: list[int]) -> Iterator[Round]:
         """Yield rounds: the chain tested in each, with both lanes of work."""
-        if run.drafter.name != "draft_model" or run.draft is None:
+        name = getattr(run.drafter, "name", "")
+        if name != "draft_model" or run.draft is None:
             raise Mismatch(
                 "schedule='pearl' writes chains with the draft model itself and cannot drive"
-                f" drafter={run.drafter.name!r}; choose the drafter draft_model"
+                f" drafter={name!r}; choose the drafter draft_model"
             )
         ctx, _ = prepare(run, prompt)
         end, index, waiting = len(prompt) + run.max_new_tokens, 0, Block([])
