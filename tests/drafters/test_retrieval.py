@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from workbench.core.decoding import Budget
+from workbench.core.errors import BadKnob
 from workbench.core.fusion import fuse_trees
 from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
@@ -148,3 +150,59 @@ def test_origins_are_recorded():
         assert len(done.report["origin"]) == len(done.tokens)
         seen |= set(done.report["origin"])
     assert {"draft", "retrieved"} <= seen
+
+
+def test_fusion_asks_the_policy_about_one_chain_only():
+    heard = []
+
+    class Counting(Granted):
+        def go(self, state, steps):
+            heard.append([step.depth for step in steps])
+            return len(steps) < 2
+
+    target, draft = ToyModel.random(4, seed=3), ToyModel.random(4, seed=4)
+    for parts in (("draft_model", "draft_tree"), ("token_recycling", "draft_model")):
+        heard.clear()
+        job = Decoding(
+            target.session(),
+            make_method("drafter", "fuse", first=parts[0], second=parts[1]),
+            ExactMatch(),
+            Counting(Budget(4, 12, 3)),
+            Sampling(),
+            20,
+            draft=draft.session(),
+        )
+        rounds = list(decode(job, [0, 1, 2]))
+        assert heard and all(depths == sorted(set(depths)) for depths in heard)
+        assert all(max(r.depth, default=0) <= 2 for r in rounds)
+
+
+def test_fusion_carries_the_state_of_its_parts_on():
+    target, draft = ToyModel.random(4, seed=3), ToyModel.random(4, seed=4)
+    fused = make_method("drafter", "fuse", first="draft_model", second="token_recycling")
+
+    def job(carried=None):
+        return Decoding(
+            target.session(),
+            fused,
+            ExactMatch(),
+            Granted(),
+            Sampling(),
+            20,
+            draft=draft.session(),
+            carried=carried,
+        )
+
+    first = job()
+    list(decode(first, [0, 1, 2]))
+    table = first.drafting.second_state.successors
+    known = (table >= 0).sum()
+    later = job(first.drafting)
+    next(decode(later, [3, 3, 3]))
+    assert (later.drafting.second_state.successors >= 0).sum() >= known > 0
+
+
+def test_two_corpora_in_one_fusion_are_refused(tmp_path):
+    rest = make_method("drafter", "rest", folder=str(tmp_path))
+    with pytest.raises(BadKnob, match="different corpora"):
+        _ = make_method("drafter", "fuse", first=rest, second="aded").corpus

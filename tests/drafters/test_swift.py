@@ -118,6 +118,8 @@ def test_the_first_set_is_scored_before_it_can_be_replaced(model):
     made = drive(model, Swift(window=8, patience=50), tokens=60)
     state = made.state
     assert len(state.scores) >= 3
+    fresh = Drive(made.drafter, model, None, Sampling(0.0), PROMPT).state
+    assert np.array_equal(state.points[0], fresh.skipped), "the first set was never scored"
     assert state.score == max(state.scores), "the best of all scored sets, the first one included"
     sizes = {int(point.sum()) for point in state.points}
     assert len(sizes) == 1, "every proposal leaves out the same number of sub-layers"

@@ -104,20 +104,20 @@ def row_positions(parent, dtype, device):
     return mask, torch.arange(len(parent))
 
 
-TRUE_BLOCK = session_module._tree_block
+TRUE_BLOCK = session_module.tree_block
 
 
 @pytest.mark.parametrize("saboteur", [causal_block, row_positions])
 @pytest.mark.parametrize(("family", "mode"), PASSES)
 def test_a_wrong_mask_or_position_is_seen(loaded, monkeypatch, family, mode, saboteur):
-    monkeypatch.setattr(session_module, "_tree_block", saboteur)
+    monkeypatch.setattr(session_module, "tree_block", saboteur)
     assert tree_deviation(in_mode(loaded(family), mode)) > 1e-2
 
 
 @pytest.mark.parametrize("saboteur", [causal_block, row_positions])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_probe_at_load_sees_it_too(loaded, monkeypatch, family, saboteur):
-    monkeypatch.setattr(session_module, "_tree_block", saboteur)
+    monkeypatch.setattr(session_module, "tree_block", saboteur)
     model = in_mode(loaded(family), "stock")
     choose_mode(model)
     assert not model.trees

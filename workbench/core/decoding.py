@@ -226,6 +226,12 @@ class Drafter(Protocol[S]):
     def update(self, ctx: Context, state: S, feedback: Feedback) -> S: ...
 
 
+def resumed(drafter: Any, ctx: Context, state: Any) -> Any:
+    """The drafter's state for a new text: carried over where it can resume, else new."""
+    resume = getattr(drafter, "resume", None)
+    return drafter.init(ctx) if resume is None else resume(ctx, state)
+
+
 @runtime_checkable
 class Verifier(Protocol):
     """Pure: no randomness, no model.

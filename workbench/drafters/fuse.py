@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.core.decoding import Budget, Context, DraftStep, Feedback, Need
+from workbench.core.decoding import Budget, Context, DraftStep, Feedback, Need, resumed
+from workbench.core.errors import BadKnob
 from workbench.core.fusion import fuse_trees
 from workbench.core.method import knob, make_method, method
 from workbench.core.tree import DraftTree
@@ -58,34 +59,43 @@ class Fuse:
 
     @property
     def corpus(self) -> tuple[str, int] | None:
-        """The corpus of the part that looks things up."""
-        for spec in (self.first, self.second):
-            part = make_method("drafter", spec)
-            if Need.STORE in part.needs:
-                return part.corpus
-        return None
+        """The corpus of the part that looks things up; two parts must read the same."""
+        parts = [make_method("drafter", spec) for spec in (self.first, self.second)]
+        read = {part.corpus for part in parts if Need.STORE in part.needs}
+        if len(read) > 1:
+            raise BadKnob(f"first and second read different corpora {sorted(read)}; choose one")
+        return next(iter(read), None)
 
     def init(self, ctx: Context) -> Parts:
         first, second = make_method("drafter", self.first), make_method("drafter", self.second)
         return Parts(first, second, first.init(ctx), second.init(ctx))
 
+    def resume(self, ctx: Context, state: Parts) -> Parts:
+        """Each part goes on from its own state, where it can."""
+        first = resumed(state.first, ctx, state.first_state)
+        second = resumed(state.second, ctx, state.second_state)
+        return Parts(state.first, state.second, first, second)
+
     def propose(self, ctx: Context, state: Parts, budget: Budget) -> tuple[DraftTree, Parts]:
         """Ask the first for its share and the second for the rest, then merge."""
-        stopped_at: list[int] = []
+        asked: list[int] = []
+        stopped: list[int] = []
 
         def go(step: DraftStep) -> bool:
-            if not stopped_at and not budget.go(step):
-                stopped_at.append(step.depth)
-            return not stopped_at
+            asked.append(step.depth)
+            if not budget.go(step):
+                stopped.append(step.depth)
+            return not stopped
 
-        own = Budget(
-            budget.depth, round(budget.nodes * self.share), budget.width, go, budget.hidden
-        )
+        share = min(budget.nodes, max(1, round(budget.nodes * self.share)))
+        own = Budget(budget.depth, share, budget.width, go, budget.hidden)
         first, state.first_state = state.first.propose(ctx, state.first_state, own)
-        depth = stopped_at[0] if stopped_at else budget.depth
-        rest = Budget(depth, budget.nodes - len(first), budget.width, go, budget.hidden)
+        depth = stopped[0] if stopped else budget.depth
+        # A policy follows one chain of levels: once the first part was asked, its answer holds.
+        ask = (lambda step: True) if asked else go
+        rest = Budget(depth, budget.nodes - len(first), budget.width, ask, budget.hidden)
         second, state.second_state = state.second.propose(ctx, state.second_state, rest)
-        depth = min(depth, stopped_at[0]) if stopped_at else depth
+        depth = stopped[0] if stopped else depth
         tree, origin = fuse_trees(first, second, budget.nodes, depth, budget.width)
         ctx.report("origin", origin)
         return tree, state

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from workbench.core.decoding import Budget, Context, DraftStep, Feedback, Need
+from workbench.core.decoding import Budget, Context, DraftStep, Feedback, Need, resumed
 from workbench.core.fusion import fuse_trees
 from workbench.core.method import Paper, knob, make_method, method
 from workbench.core.tree import DraftTree
@@ -87,6 +87,12 @@ class Rasd:
     def init(self, ctx: Context) -> RasdState:
         draft, retriever = self._parts()
         return RasdState(draft, retriever, draft.init(ctx), retriever.init(ctx))
+
+    def resume(self, ctx: Context, state: RasdState) -> RasdState:
+        """Each part goes on from its own state, where it can."""
+        draft = resumed(state.draft, ctx, state.draft_state)
+        retriever = resumed(state.retriever, ctx, state.retriever_state)
+        return RasdState(state.draft, state.retriever, draft, retriever)
 
     def propose(
         self, ctx: Context, state: RasdState, budget: Budget

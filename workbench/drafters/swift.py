@@ -55,8 +55,8 @@ class Swift:
     parallel pass over them tells, so the search runs beside decoding and needs no training.
 
     *Deviations*: the first set is scored before anything may replace it, and again when a new text
-    begins (the authors' code does neither); Bayesian proposals are the best of 64 random sets by
-    upper confidence.
+    begins (the authors' code does neither). As there, answers shorter than ``window`` never search.
+    Bayesian proposals are the best of 64 random sets by upper confidence.
 
     *Cost*: a draft token costs the share of sub-layers that run, a proposal one thinned pass.
 
@@ -85,7 +85,7 @@ class Swift:
 
     def resume(self, ctx: Context, state: SkipSearch) -> SkipSearch:
         """Keep the set; score it again on the new text before anything may replace it."""
-        return SkipSearch(state.skipped, points=state.points, start=len(ctx.tokens))
+        return SkipSearch(state.skipped, start=len(ctx.tokens))
 
     def span(self, layer_count: int, skipped: np.ndarray) -> Span:
         """The sub-layers that run."""
@@ -164,8 +164,6 @@ class Swift:
         ctx.report("source", source)
 
     def _remember(self, state: SkipSearch, point: np.ndarray, score: float) -> None:
-        if len(state.points) > len(state.scores):  # points of an earlier text have no score here
-            state.points = []
         state.points.append(point)
         state.scores.append(score)
 
@@ -190,6 +188,7 @@ class Swift:
         end = min(len(text), state.start + self.window)
         rows = text[state.start - 1 : end - 1]
         logits = state.session.forward(rows, span=self.span(model.layer_count, skipped)).logits
+        ctx.target.charge_for(state.session)
         wanted = torch.tensor(text[state.start : end], device=logits.device)
         return float((logits.argmax(-1) == wanted).double().mean())
 

@@ -87,6 +87,10 @@ class TokenRecycling:
                 _move_to_front(table[token], after)
         return Recycled(table)
 
+    def resume(self, ctx: Context, state: Recycled) -> Recycled:
+        """Keep the matrix of the texts before."""
+        return state
+
     def propose(self, ctx: Context, state: Recycled, budget: Budget) -> tuple[DraftTree, Recycled]:
         """Fill the template from the matrix, level by level; unseen tokens end a branch."""
         if min(budget.depth, budget.nodes, budget.width) < 1:

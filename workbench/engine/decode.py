@@ -25,6 +25,7 @@ from workbench.core.decoding import (
     Outcome,
     Verdict,
     Verifier,
+    resumed,
 )
 from workbench.core.errors import BadInput, Mismatch
 from workbench.core.sampling import Sampling, draw
@@ -120,10 +121,7 @@ def report_policy(run: Decoding, ctx: Context, state: Any) -> None:
 
 def first_state(run: Decoding, ctx: Context) -> Any:
     """The drafter's state: carried over from an earlier run where it can resume, else new."""
-    resume = getattr(run.drafter, "resume", None)
-    if run.carried is not None and resume is not None:
-        return resume(ctx, run.carried)
-    return run.drafter.init(ctx)
+    return run.drafter.init(ctx) if run.carried is None else resumed(run.drafter, ctx, run.carried)
 
 
 def prepare(run: Decoding, prompt: list[int]) -> tuple[Context, tuple[str, ...]]:

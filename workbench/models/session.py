@@ -8,43 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float
 
 from workbench.core.errors import BadInput, ModelError, NotFinite
 from workbench.core.span import Span
-from workbench.core.tree import shape_of
 from workbench.models import walk
 from workbench.models.anatomy import first_bad_layer, longest_list
 from workbench.models.cache import KeyValueCache
 from workbench.models.clock import elapsed_ms, now
-
-
-@dataclass(frozen=True, eq=False)
-class Forward:
-    """What one pass gave: ``logits[i]`` is the model's view after row i."""
-
-    logits: Float[torch.Tensor, "rows v"]
-    hidden: dict[str, torch.Tensor]
-    marks: tuple = field(repr=False, default=())
-
-    @property
-    def ms(self) -> float:
-        """Milliseconds of the pass (waits for the device)."""
-        return elapsed_ms(*self.marks)
-
-
-class Ascent(NamedTuple):
-    """Rows that ran through the first ``depth`` layers; ``stream`` is what came out, ``[n d]``."""
-
-    tokens: list[int]
-    stream: torch.Tensor | None
-    depth: int
+from workbench.models.forward import Ascent, Forward, tree_block
 
 
 class Session:
@@ -242,7 +215,7 @@ class Session:
                 f"{self.model.name}: a branching tree cannot be scored, {self.model.reason}; use a"
                 " drafter that proposes one chain (prompt_lookup), or a width of 1"
             )
-        block, depth = _tree_block(parent, dtype, str(device))
+        block, depth = tree_block(parent, dtype, str(device))
         mask = torch.zeros(1, 1, n, past + total, dtype=dtype, device=device)
         mask[..., past:] = block[-n:]
         return walk.Rows(ids, depth[-n:] + past, past + total - n, mask, False)
@@ -316,6 +289,14 @@ class Session:
         self.timings.clear()
         return total
 
+    def charge_for(self, other: Session) -> None:
+        """Account the passes of another session (a method's own) as this one's."""
+        self.forwards += other.forwards
+        self.partial_forwards += other.partial_forwards
+        self.timings += other.timings
+        other.forwards = other.partial_forwards = 0
+        other.timings = []
+
     def explain_not_finite(self, tokens: Sequence[int]) -> NotFinite:
         """The error to raise after NaN or infinite logits; names the layer that made the first."""
         name, network = self.model.name, self.model.network
@@ -336,17 +317,3 @@ def _common_prefix(a: list[int], b: list[int]) -> int:
         if x != y:
             return index
     return min(len(a), len(b))
-
-
-@lru_cache(maxsize=256)
-def _tree_block(parent: tuple[int, ...], dtype: torch.dtype, device: str):
-    """The additive mask ``[n n]`` among the rows of a tree, and each row's depth."""
-    if not parent or parent[0] != -1:
-        raise BadInput(f"forward: parent[0]={parent[:1]} must be -1 (the stored tokens)")
-    if any(not 0 <= p < row for row, p in enumerate(parent) if row):
-        raise BadInput("forward: every row after the first must follow an earlier row")
-    shape = shape_of(tuple(p - 1 for p in parent[1:]))
-    allowed = torch.from_numpy(np.array(shape.visible))
-    mask = torch.zeros(len(parent), len(parent), dtype=dtype)
-    mask.masked_fill_(~allowed, torch.finfo(dtype).min)
-    return mask.to(device), torch.from_numpy(np.array(shape.row_depth)).to(device)
