@@ -19,6 +19,7 @@ from plain import (
 )
 
 from workbench.core.errors import ModelError
+from workbench.core.tree import shape_of
 from workbench.engine.run import RunSettings, generate
 from workbench.models import session as session_module
 from workbench.models.load import load
@@ -92,7 +93,7 @@ def test_a_block_equals_one_token_at_a_time(loaded, family, mode):
 
 def causal_block(parent, dtype, device):
     """Saboteur: every row sees all rows before it, as if the tree were a chain."""
-    shape = session_module.shape_of(tuple(p - 1 for p in parent[1:]))
+    shape = shape_of(tuple(p - 1 for p in parent[1:]))
     n = len(parent)
     mask = torch.full((n, n), torch.finfo(dtype).min, dtype=dtype).triu(1)
     return mask, torch.from_numpy(np.array(shape.row_depth))
