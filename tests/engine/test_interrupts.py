@@ -37,7 +37,7 @@ PLACES = [
     (DraftModel, "update"),
     (ExactMatch, "verify"),
     (decode_module, "record_round"),
-    (decode_module, "_draw_outcome"),
+    (decode_module, "draw_outcome"),
 ]
 
 

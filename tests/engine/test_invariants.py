@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from scripted import Scripted, greedy_text, run_by_hand
 
+from workbench.core.decoding import Need
+from workbench.core.errors import Mismatch
 from workbench.core.method import make_method, methods
 from workbench.core.sampling import Sampling
 from workbench.core.trace import Ms, Trace
@@ -17,10 +20,14 @@ from workbench.engine.baseline import measure_plain
 from workbench.engine.replay import acceptance_by_law
 from workbench.engine.run import RunSettings, generate
 from workbench.models.load import load
+from workbench.testing.variants import variants
 
 PROMPT = [97, 98, 99, 97, 98, 99, 97]
 TEXT = "abcabca"
-DRAFTERS = [card.name for card in methods("drafter")]
+# Defaults, with untrained heads where a method has any: none fits these random models.
+DRAFTERS = [variants(card)[0] for card in methods("drafter")]
+POLICIES = [variants(card)[0] for card in methods("policy")]
+each_drafter = pytest.mark.parametrize("drafter", DRAFTERS, ids=lambda drafter: drafter.name)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +47,8 @@ def cousin(model, tmp_path_factory):
     return load(str(folder))
 
 
-def needs_draft(drafter: str) -> bool:
-    return "draft" in {need.value for need in make_method("drafter", drafter).needs}
+def needs_draft(drafter) -> bool:
+    return Need.DRAFT in drafter.needs
 
 
 def check_cache(session, text: list[int]) -> int:
@@ -59,7 +66,7 @@ def check_cache(session, text: list[int]) -> int:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-@pytest.mark.parametrize("drafter", DRAFTERS)
+@each_drafter
 def test_caches_equal_a_prefill_after_every_round(model, cousin, drafter, temperature):
     draft = cousin.session() if needs_draft(drafter) else None
     behind = []
@@ -74,10 +81,14 @@ def test_caches_equal_a_prefill_after_every_round(model, cousin, drafter, temper
     options["verifier"] = "multi_round"  # the rule that keeps most of what was drawn
     done = run_by_hand(model, PROMPT, drafter, 24, **options)
     assert len(done.rounds) > 2
-    if draft is not None:
+    alone = all(knob.kind != "method" for knob in drafter.card.knobs)
+    if draft is not None and alone:  # with other parts, text comes that the draft never wrote
         accepted = {r.accepted for r in done.rounds[:-1]}
-        assert len(accepted) > 1, "the pattern of acceptance never changed"
-        assert max(behind[:-1]) <= 2  # at most the last accepted token and the root are missing
+        whole = all(r.accepted == max(r.depth, default=0) for r in done.rounds[:-1])
+        assert len(accepted) > 1 or whole, "the pattern of acceptance never changed"
+        trees = any(len(r.tokens) > max(r.depth, default=0) for r in done.rounds)
+        # A chain leaves at most its last token and the root unread; a tree's rows are not stored.
+        assert max(behind[:-1]) <= (1 + max(max(r.depth) for r in done.rounds[:-1]) if trees else 2)
 
 
 @pytest.mark.parametrize("right", [(0,), (5,), (5, 0, 0, 2), (1, 4, 0)])
@@ -102,7 +113,7 @@ def timeless(trace: Trace) -> bytes:
 
 
 @pytest.mark.parametrize("verifier", [card.name for card in methods("verifier")])
-@pytest.mark.parametrize("drafter", DRAFTERS)
+@each_drafter
 def test_a_seed_decides_everything_but_the_times(model, cousin, drafter, verifier):
     width = 1 if make_method("verifier", verifier).chains_only else 8
     settings = RunSettings(
@@ -115,7 +126,11 @@ def test_a_seed_decides_everything_but_the_times(model, cousin, drafter, verifie
         24,
         cousin,
     )
-    first, again = generate(settings), generate(settings)
+    try:
+        first, again = generate(settings), generate(settings)
+    except Mismatch as refusal:  # the conformance suite says which pairs must fit
+        assert "choose" in str(refusal)
+        return
     assert timeless(first) == timeless(again)
     torch.manual_seed(99)  # nothing may draw from a generator that is not the run's
     assert timeless(generate(settings)) == timeless(first)
@@ -151,25 +166,29 @@ def test_a_draft_that_is_the_target_is_always_kept(model, verifier):
 
 def test_every_combination_of_methods_runs(model, cousin):
     """No path of the code is dead: each drafter x verifier x policy, greedy and drawn."""
-    ran = 0
+    ran = refused = 0
     for drafter in DRAFTERS:
         for rule in (card.make() for card in methods("verifier")):
-            for policy in methods("policy"):
+            for policy in POLICIES:
                 for temperature in (0.0, 1.0):
                     settings = RunSettings(
                         model,
                         TEXT,
                         drafter,
                         rule,
-                        policy.make(width=1),
+                        dataclasses.replace(policy, width=1),
                         Sampling(temperature),
                         6,
                         cousin,
                         3,
                     )
-                    assert len(generate(settings).new_tokens) == 6
-                    ran += 1
-    assert ran == len(DRAFTERS) * len(methods("verifier")) * len(methods("policy")) * 2
+                    try:
+                        assert len(generate(settings).new_tokens) == 6
+                        ran += 1
+                    except Mismatch as refusal:
+                        assert "choose" in str(refusal)
+                        refused += 1
+    assert ran > 5 * refused, "most pairs fit"
 
 
 @pytest.mark.parametrize("verifier", ["exact_match", "multi_round", "rejection"])
@@ -197,7 +216,7 @@ def test_replay_gives_the_recorded_verdict(model, cousin, verifier, temperature)
     assert checked > 10 or temperature == 0
 
 
-@pytest.mark.parametrize("drafter", DRAFTERS)
+@each_drafter
 def test_times_add_up(model, cousin, drafter):
     settings = RunSettings(model, TEXT, drafter, max_new_tokens=40, draft_model=cousin)
     began = time.perf_counter()
@@ -206,9 +225,15 @@ def test_times_add_up(model, cousin, drafter):
     for done in trace.rounds:
         assert min(done.ms.draft, done.ms.verify, done.ms.commit, done.ms.other) >= 0
         assert 0 < done.forward_ms <= done.ms.total
-        assert done.forwards.target == 1
         drafted = max(done.depth, default=0)
-        assert done.forwards.draft == (drafted if needs_draft(drafter) else 0)
+        if Need.TARGET in drafter.needs:  # it drafts with the target itself
+            assert done.forwards.target >= 1
+            continue
+        assert done.forwards.target == 1
+        if needs_draft(drafter) and drafted:  # a tree's root is fed apart from the text before it
+            assert 1 <= done.forwards.draft <= drafted + 1
+        elif not needs_draft(drafter):
+            assert done.forwards.draft == 0
     assert trace.prefill_ms > 0
     inside = trace.total_ms + trace.prefill_ms
     assert 0.5 * wall < inside <= wall

@@ -8,17 +8,21 @@ SUMMARY = "measure speed and acceptance on this machine"
 DESCRIPTION = """\
 Measure on this machine, with everything that is compared interleaved in one process.
 
-  peers   our decoding beside the transformers library's, same checkpoint, same prompts"""
+  peers   our decoding beside the transformers library's, same checkpoint, same prompts
+  claims  what the papers say, measured on the embedded models (docs/claims.md)"""
 EXAMPLES = ("workbench bench peers", "workbench bench peers --json > peers.json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from workbench.bench import peers
+    from workbench.bench import claims, peers
 
     several = parser.add_subparsers(dest="measurement", metavar="MEASUREMENT", required=True)
     one = several.add_parser("peers", help="our decoding beside transformers' own")
     peers.add_arguments(one)
     one.set_defaults(measure=peers.run)
+    one = several.add_parser("claims", help="the papers' comparisons, with verdicts")
+    claims.add_arguments(one)
+    one.set_defaults(measure=claims.run)
 
 
 def run(args: argparse.Namespace) -> int:

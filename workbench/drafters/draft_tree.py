@@ -110,6 +110,7 @@ class DraftTreeOfModel:
             above = [parent + 1 for parent in growth.parent[first:]]
             logits = session.forward(known, above, grow=True).logits
             growth.rows = list(range(first + 1, len(growth.tokens) + 1))
+        session.crop(len(session))  # the tree's rows are not kept
         probs = torch.stack(growth.laws) if growth.laws and not ctx.sampling.greedy else None
         return DraftTree(
             torch.tensor(growth.tokens, dtype=torch.long, device=ctx.device),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from workbench.core.errors import WorkbenchError
+from workbench.core.errors import Mismatch, WorkbenchError
 from workbench.core.method import methods
 from workbench.core.trace import Round, Top
 from workbench.core.tree import DraftTree
@@ -81,7 +81,10 @@ def acceptance_by_law(done: Round, node: int) -> dict[str, float]:
         verifier = card.make()
         if not verifier.lossless or (verifier.chains_only and len(family.nodes) > 1):
             continue
-        accept = verifier.verify(family.tree, laws).accept
+        try:
+            accept = verifier.verify(family.tree, laws).accept
+        except Mismatch:  # siblings that this rule was not made for
+            continue
         found[card.title] = float(accept[place])
     return found
 

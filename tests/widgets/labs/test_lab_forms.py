@@ -60,6 +60,7 @@ def test_every_method_is_drawn_and_read_back(maker, card):
         knob = row.field.knob
         new = {
             "choice": lambda k: k.choices[-1],
+            "method": lambda k: k.options[-1],
             "bool": lambda k: not k.default,
             "text": lambda k: "x",
         }.get(knob.kind, lambda k: k.low)(knob)
