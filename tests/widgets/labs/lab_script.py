@@ -61,17 +61,20 @@ def make_trace(rounds: int, **changes) -> Trace:
 
 
 class ScriptedRun:
-    """Behaves as a live run: one round every ``gap_s``, in a thread, from a script."""
+    """Behaves as a live run: one round every ``gap_s``, in a thread, from a script.
+
+    As in the real one every change of state happens under one condition and an end is final, so
+    that verbs from many threads cannot bring an ended run back to life.
+    """
+
+    ENDS = ("finished", "stopped", "failed")
 
     def __init__(self, settings: dict, listener=None, *, total=6, gap_s=0.01, fail_at=None):
         self.settings, self._listener = settings, listener or (lambda: None)
         self._total, self._gap_s, self._fail_at = total, gap_s, fail_at
         self.state, self.error, self._done = "idle", None, 0
-        self._go, self._stop, self._single = threading.Event(), threading.Event(), False
-        self._thread, self._lock = (
-            threading.Thread(target=self._work, daemon=True),
-            threading.Lock(),
-        )
+        self._condition, self._stopping, self._single = threading.Condition(), False, False
+        self._thread = threading.Thread(target=self._work, daemon=True)
 
     def start(self):
         self._go_on(single=False)
@@ -80,27 +83,30 @@ class ScriptedRun:
         self._go_on(single=True)
 
     def _go_on(self, single):
-        if self._stop.is_set() or self.state in ("finished", "failed"):
-            return
-        self._single, self.state = single, "running"
-        self._wake()
+        with self._condition:
+            if self.state in self.ENDS:
+                return
+            self._single, self.state = single, "running"
+            if self._thread.ident is None:
+                self._thread.start()
+            self._condition.notify_all()
 
     def pause(self):
-        self.state = "paused"
-        self._go.clear()
-        if self._stop.is_set():
-            self._go.set()
+        with self._condition:
+            if self.state == "running":
+                self.state = "paused"
 
     def stop(self):
-        self._stop.set()
-        self._wake()
+        with self._condition:
+            self._stopping = True
+            if self.state == "idle":
+                self.state = "stopped"
+            self._condition.notify_all()
 
     def wait(self, timeout_s):
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
-            if self._stop.is_set() and not self._thread.is_alive() and self.state == "running":
-                self.state = "stopped"
-        return self.state in ("finished", "stopped", "failed")
+        return self.state in self.ENDS
 
     @property
     def trace(self):
@@ -110,28 +116,29 @@ class ScriptedRun:
     def progress(self):
         return SimpleNamespace(done=2 * self._done, total=2 * self._total, eta_s=1.0)
 
-    def _wake(self):
-        self._go.set()
-        with self._lock:
-            if self._thread.ident is None:
-                self._thread.start()
+    def _next_state(self):
+        """One round of the script; what the run is in afterwards."""
+        with self._condition:
+            self._condition.wait_for(lambda: self.state == "running" or self._stopping)
+            if self._stopping:
+                self.state = "stopped"
+            elif self._fail_at == self._done:
+                self.state, self.error = "failed", "layer 3 produced NaN"
+            else:
+                self._done += 1
+                if self._done == self._total:
+                    self.state = "finished"
+                elif self._single:
+                    self.state = "paused"
+            return self.state
 
     def _work(self):
-        while self._done < self._total:
-            self._go.wait()
-            if self._stop.is_set():
-                self.state = "stopped"
-                return self._listener()
-            if self._fail_at == self._done:
-                self.state, self.error = "failed", "layer 3 produced NaN"
-                return self._listener()
-            self._done += 1
-            if self._single:
-                self.pause()
+        while True:
+            state = self._next_state()
             self._listener()
+            if state in self.ENDS:
+                return
             time.sleep(self._gap_s)
-        self.state = "finished"
-        self._listener()
 
 
 @dataclass
