@@ -85,6 +85,8 @@ def test_first_tokens_have_the_targets_law(schedule):
 
 @each
 def test_one_seed_one_run(schedule):
+    if getattr(schedule, "window", None) == 0:
+        pytest.skip("its blocks follow measured times, so no seed fixes them; its law is tested")
     runs = [rounds_of(schedule, Sampling(1.0, seed=seed), 60) for seed in (3, 3, 4)]
     without = [[{**row, "lanes": 0, "report": 0} for row in timeless(run)] for run in runs]
     assert without[0] == without[1]

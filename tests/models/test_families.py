@@ -27,7 +27,7 @@ from workbench.models.probe import choose_mode
 from workbench.testing.checkpoints import FAMILIES
 
 FUSED = {"llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "mixtral"}
-STOCK = {"falcon", "gptj"}  # families that the anatomy does not list
+STOCK = ("falcon", "gptj")  # families that the anatomy does not list
 PASSES = [
     (family, mode)
     for family in [*FAMILIES, *STOCK]

@@ -21,6 +21,7 @@ from workbench.core.sampling import Sampling
 from workbench.core.tree import DraftTree, shape_of
 
 if TYPE_CHECKING:
+    from workbench.models.learner import Learner
     from workbench.models.session import Session
     from workbench.models.store import Store
 
@@ -34,7 +35,7 @@ class Need(Enum):
     DRAFT = "draft"  # the session of a smaller model
     HIDDEN = "hidden"  # the target's hidden states of the committed tokens
     STORE = "store"  # a corpus to look things up in
-    LEARNER = "learner"  # weights that are trained while decoding
+    LEARNER = "learner"  # a copy of the draft model that is trained while decoding
 
 
 @dataclass
@@ -102,7 +103,8 @@ class Context:
         return self._get(Need.STORE)
 
     @property
-    def learner(self) -> Any:
+    def learner(self) -> Learner:
+        """A copy of the draft model, made when first used, whose weights may be trained."""
         return self._get(Need.LEARNER)
 
     def uniform(self, *shape: int) -> Float[torch.Tensor, ...]:

@@ -34,6 +34,7 @@ from workbench.core.tree import DraftTree, shape_of
 from workbench.engine.hidden_text import HiddenText
 from workbench.engine.record import Draw, record_round
 from workbench.engine.stopwatch import Stopwatch
+from workbench.models.learner import Learner
 from workbench.models.session import Forward, Session
 from workbench.models.store import Store, open_store
 
@@ -178,6 +179,8 @@ def _provide(run: Decoding, needs: frozenset[Need]) -> dict[Need, Any]:
                 "load('zoo:draft') or choose a drafter without one (token_recycling)"
             )
         provided[Need.DRAFT] = run.draft
+    if Need.LEARNER in needs:
+        provided[Need.LEARNER] = Learner(run.draft.model)
     if Need.STORE in needs:
         if run.store is None:
             corpus, limit_tokens = run.drafter.corpus

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
 import threading
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from functools import cached_property
 import torch
 
 from workbench.core.errors import BadInput
-from workbench.models.anatomy import Anatomy
+from workbench.models.anatomy import Anatomy, anatomy_of
 from workbench.models.session import Session
 from workbench.models.walk import FusedWalk
 
@@ -38,6 +40,15 @@ class Model:
     def __deepcopy__(self, memo: dict) -> Model:
         """Itself: copying a state that mentions a model must not copy its weights."""
         return self
+
+    def clone(self) -> Model:
+        """A model with weights of its own, equal to these; half precision becomes float32."""
+        with torch.inference_mode(False):
+            network = copy.deepcopy(self.network)
+            if self.torch_dtype in (torch.float16, torch.bfloat16):
+                network = network.float()
+        own = anatomy_of(network) if self.anatomy is not None else None
+        return dataclasses.replace(self, network=network, anatomy=own, lock=threading.RLock())
 
     @property
     def spans(self) -> bool:

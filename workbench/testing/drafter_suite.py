@@ -97,7 +97,7 @@ def toy_store() -> Store:
 
 def walks_the_target(drafter: Drafter) -> bool:
     """Whether only a network with real layers can be its target."""
-    return bool(drafter.needs & {Need.TARGET, Need.HIDDEN})
+    return bool(drafter.needs & {Need.TARGET, Need.HIDDEN, Need.LEARNER})
 
 
 class Drive:
@@ -204,7 +204,10 @@ class DrafterSuite:
         self.target = target or (
             tiny_network(3) if self.network else ToyModel.random(3, seed=1, scale=0.7)
         )
-        self.draft = draft or ToyModel.random(3, seed=2, scale=0.7)
+        trained = Need.LEARNER in drafter.needs  # a toy has no weights
+        self.draft = draft or (
+            tiny_network(3, seed=2) if trained else ToyModel.random(3, seed=2, scale=0.7)
+        )
 
     def drives(self, sampling: Sampling, verifier: Verifier) -> Iterator[Drive]:
         """A cold drafter, and one that has heard of a few rounds."""

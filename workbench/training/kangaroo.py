@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from workbench.core.losses import soft_cross_entropy
 from workbench.drafters.kangaroo import KangarooAdapter
 from workbench.training.features import Batch, Features
-from workbench.training.soft import no_hits, overlap, rank_hits, soft_cross_entropy
+from workbench.training.soft import no_hits, overlap, rank_hits
 
 
 class KangarooTask:

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from workbench.core.losses import soft_cross_entropy
 from workbench.drafters.medusa import HEADS, MedusaHeads
 from workbench.training.features import Batch, Features
-from workbench.training.soft import no_hits, rank_hits, soft_cross_entropy
+from workbench.training.soft import no_hits, rank_hits
 
 
 class MedusaTask:

@@ -1,16 +1,9 @@
-"""The loss and the accuracies that heads share: the teacher's law against the head's."""
+"""The distances and the accuracies that heads share: the teacher's law against the head's."""
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
-
-
-def soft_cross_entropy(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Mean over rows of - sum softmax(teacher) log softmax(student), in nats; both ``[... v]``."""
-    law = teacher.float().softmax(-1)
-    return -(law * student.float().log_softmax(-1)).sum(-1).mean()
-
 
 RANKS = 16
 

@@ -34,10 +34,11 @@ class Pearl:
     block drafted last (and, at its end, the first token of the next) while the draft writes the
     next block; a chain that keeps being accepted has no fixed length.
 
-    *Deviations*: ``window`` 0 balances the two sides from their measured times. The policy's budget
-    is not asked: the window is the block. With clock "simulated" both sides run one after the other
-    and a round is charged the longer of the two; such rounds say so. Every token is tested once, or
-    drawn from a residual; there is no bonus token while blocks overlap.
+    *Deviations*: ``window`` 0 balances the two sides from their measured times, so that one seed may
+    then give other rounds (of the same law). The policy's budget is not asked: the window is the
+    block. With clock "simulated" both sides run one after the other and a round is charged the
+    longer of the two; such rounds say so. Every token is tested once, or drawn from a residual;
+    there is no bonus token while blocks overlap.
 
     *Cost*: a round takes max(window x draft, target); a rejection wastes the block in flight.
 
