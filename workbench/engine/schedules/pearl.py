@@ -34,7 +34,7 @@ class Pearl:
     block drafted last (and, at its end, the first token of the next) while the draft writes the
     next block; a chain that keeps being accepted has no fixed length.
 
-    *Deviations*: ``window`` 0 balances the two sides from their measured times, so that one seed may
+    *Deviations*: ``window`` 0 balances the two sides from their measured times, so one seed may
     then give other rounds (of the same law). The policy's budget is not asked: the window is the
     block. With clock "simulated" both sides run one after the other and a round is charged the
     longer of the two; such rounds say so. Every token is tested once, or drawn from a residual;
