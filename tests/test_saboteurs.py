@@ -16,15 +16,7 @@ from workbench.verifiers.multi_round import MultiRound
 WARM = Sampling(1.0)
 
 
-@pytest.mark.parametrize(
-    "verifier",
-    [
-        saboteurs.ResamplesFromTarget(),
-        saboteurs.ForgetsTemperature(),
-        saboteurs.SortsSiblings(),
-    ],
-    ids=lambda verifier: verifier.name,
-)
+@pytest.mark.parametrize("verifier", saboteurs.WRONG_VERIFIERS, ids=lambda verifier: verifier.name)
 def test_a_wrong_verifier_fails_the_enumeration(verifier):
     with pytest.raises(AssertionError):
         VerifierSuite(verifier).check_output_law(WARM)

@@ -8,13 +8,18 @@ SUMMARY = "measure speed and acceptance on this machine"
 DESCRIPTION = """\
 Measure on this machine, with everything that is compared interleaved in one process.
 
-  peers   our decoding beside the transformers library's, same checkpoint, same prompts
-  claims  what the papers say, measured on the embedded models (docs/claims.md)"""
-EXAMPLES = ("workbench bench peers", "workbench bench peers --json > peers.json")
+  peers     our decoding beside the transformers library's, same checkpoint, same prompts
+  claims    what the papers say, measured on the embedded models (docs/claims.md)
+  lossless  whether rules and runs emit the target's law, and which rule is broken"""
+EXAMPLES = (
+    "workbench bench peers",
+    "workbench bench lossless",
+    "workbench bench lossless --drafter draft_model --verifier rejection",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from workbench.bench import claims, peers
+    from workbench.bench import claims, lossless, peers
 
     several = parser.add_subparsers(dest="measurement", metavar="MEASUREMENT", required=True)
     one = several.add_parser("peers", help="our decoding beside transformers' own")
@@ -23,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one = several.add_parser("claims", help="the papers' comparisons, with verdicts")
     claims.add_arguments(one)
     one.set_defaults(measure=claims.run)
+    one = several.add_parser("lossless", help="audit verification rules, or runs")
+    lossless.add_arguments(one)
+    one.set_defaults(measure=lossless.run)
 
 
 def run(args: argparse.Namespace) -> int:

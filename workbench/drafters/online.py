@@ -74,10 +74,10 @@ class Online:
 
     inner: Any = knob("draft_model", family="drafter", help="A drafter with a draft model.")
     rate: float = knob(
-        1e-3, low=0.0, high=0.1, step=1e-4, help="Learning rate of AdamW; 0 freezes the draft."
+        3e-4, low=0.0, high=0.1, step=1e-4, help="Learning rate of AdamW; 0 freezes the draft."
     )
     every: int = knob(
-        16, low=1, high=512, unit="places", help="A training step when so many are waiting."
+        128, low=1, high=512, unit="places", help="A training step when so many are waiting."
     )
     positions: str = knob(
         "wrong",
