@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 import torch
 
-from workbench.bench import audit, lossless
+from workbench.bench import audit, lossless, many_drafts
 from workbench.bench.audit import audit_verifier
 from workbench.bench.lossless import audit_run
 from workbench.cli import main
@@ -86,14 +86,14 @@ def test_honest_runs_break_no_rule(drafter, verifier):
     assert found.exact, [f for f in found.findings if f.holds is False]
     assert "No rule is broken" in found.reading
     asked = [finding.rule for finding in found.findings if finding.holds is not None]
-    assert lossless.FIRST in asked and lossless.ROWS in asked
+    assert many_drafts.FIRST in asked and lossless.ROWS in asked
 
 
 @pytest.mark.parametrize(
     ("drafter", "verifier", "rule"),
     [
-        (saboteurs.LiesAboutProbs(), "rejection", lossless.DECLARED),
-        (saboteurs.KeepsUnfilteredProbs(), "rejection", lossless.DECLARED),
+        (saboteurs.LiesAboutProbs(), "rejection", many_drafts.DECLARED),
+        (saboteurs.KeepsUnfilteredProbs(), "rejection", many_drafts.DECLARED),
         (saboteurs.ExceedsItsBudget(), "rejection", lossless.WITHIN),
         ("draft_model", saboteurs.ResamplesFromTarget(), lossless.RULE),
         ("draft_model", saboteurs.ForgetsTemperature(), audit.LEAF),
@@ -108,7 +108,7 @@ def test_what_is_wrong_in_a_run_is_named(drafter, verifier, rule):
 
 def test_a_wrong_rule_shows_in_the_runs_own_law():
     found = audit_run(settings(verifier=saboteurs.ResamplesFromTarget()), draws=80, places=(1, 3))
-    first = next(f for f in found.findings if f.rule == lossless.FIRST)
+    first = next(f for f in found.findings if f.rule == many_drafts.FIRST)
     assert first.holds is False and found.distance == first.distance > 0.02
     assert "draws from p again" in found.reading
 

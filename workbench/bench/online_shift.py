@@ -11,14 +11,17 @@ from functools import cache
 
 import torch
 
+from workbench.core.errors import BadInput
 from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
 from workbench.core.trace import Trace
 from workbench.engine.run import Run, RunSettings
-from workbench.models.corpus import family_of, read_corpus
+from workbench.models.corpus import FAMILIES, family_of, read_corpus
 from workbench.models.model import Model
 
-PROMPT_TOKENS = 96
+PROMPT_TOKENS, PASSAGE = 96, 1200  # tokens; characters that surely hold as many
+PROSE = "prose"
+KINDS = (*FAMILIES, PROSE)
 
 
 @dataclass(frozen=True)
@@ -36,26 +39,33 @@ class Request:
 
 
 @cache
-def _texts(family: str) -> tuple[str, ...]:
-    return tuple(f.text for f in read_corpus() if family_of(f.path) == family)
+def _texts(kind: str) -> tuple[str, ...]:
+    files = read_corpus()
+    if kind == PROSE:
+        return tuple(f.text for f in files if f.path.startswith("pydoc_data/"))
+    return tuple(f.text for f in files if family_of(f.path) == kind)
 
 
-def requests_of(family: str, count: int, target: Model, seed: int = 0) -> list[str]:
-    """``count`` passages of distinct places in the files of a held-out family.
+def requests_of(kind: str, count: int, target: Model, seed: int = 0) -> list[str]:
+    """``count`` passages from random places of one kind of text.
+
+    Args:
+        kind: a held-out family of the standard library (asyncio, email, json), or ``prose``: the
+            language reference in English, a small part of what the models were trained on.
 
     Raises:
-        KeyError: a family that the corpus has not.
+        BadInput: a kind that the corpus has not.
     """
-    texts = [text for text in _texts(family) if len(text) > 2000]
+    texts = [text for text in _texts(kind) if len(text) > 2 * PASSAGE]
     if not texts:
-        raise KeyError(family)
+        raise BadInput(f"kind={kind!r}: no text of this kind; choose {', '.join(KINDS)}")
     generator = torch.Generator().manual_seed(seed)
     found = []
     for _ in range(count):
         text = texts[int(torch.randint(len(texts), (1,), generator=generator))]
-        start = int(torch.randint(len(text) - 1200, (1,), generator=generator))
+        start = int(torch.randint(len(text) - PASSAGE, (1,), generator=generator))
         start = text.find("\n", start) + 1
-        ids = target.encode(text[start : start + 1200])[:PROMPT_TOKENS]
+        ids = target.encode(text[start : start + PASSAGE])[:PROMPT_TOKENS]
         found.append(target.decode(ids))
     return found
 
@@ -91,3 +101,12 @@ def request_of(trace: Trace) -> Request:
     accepted = sum(done.accepted for done in trace.rounds)
     tested = sum(min(done.accepted + 1, max(done.depth)) for done in trace.rounds if done.tokens)
     return Request(accepted, tested, trace.summary["mean_emitted"])
+
+
+def gain(target: Model, draft: Model, kind: str, count: int, new_tokens: int = 48):
+    """Acceptance of each request of the second half of a stream: learning, and frozen."""
+    texts = requests_of(kind, count, target)
+    learning = stream(target, draft, "online", texts, new_tokens)
+    frozen = stream(target, draft, "draft_model", texts, new_tokens)
+    half = slice(count // 2, None)
+    return [r.rate for r in learning[half]], [r.rate for r in frozen[half]]
