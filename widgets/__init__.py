@@ -3,6 +3,7 @@
 Example:
     >>> import widgets
     >>> widgets.DecodeLab("zoo:target")            # the live lab, in JupyterLab  # doctest: +SKIP
+    >>> widgets.VerifierLab()                      # every rule on one p and q  # doctest: +SKIP
     >>> widgets.show("run.json")                   # a saved trace, no model      # doctest: +SKIP
 
 In a notebook, ``%load_ext widgets`` adds the ``%%speculate`` cell magic.
@@ -10,17 +11,21 @@ In a notebook, ``%load_ext widgets`` adds the ``%%speculate`` cell magic.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-__all__ = ["DecodeLab", "show"]
+_HOMES = {
+    "DecodeLab": "widgets.labs.decode.lab",
+    "VerifierLab": "widgets.labs.verifier.lab",
+    "show": "widgets.labs.decode.lab",
+}
+__all__ = ["DecodeLab", "VerifierLab", "show"]
 
 
 def __getattr__(name: str) -> Any:
     """Labs are imported when first used, so that ``import widgets`` stays light."""
-    if name in __all__:
-        from widgets.labs.decode import lab
-
-        return getattr(lab, name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'widgets' has no attribute {name!r}")
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import panel as pn
 
 from widgets.app.host_mode import HostMode
-from widgets.app.page import page
+from widgets.app.page import board_page, page
+from widgets.labs.board import Board
+from widgets.labs.board_panel import BoardPanel
 from widgets.labs.decode.controller import DecodeController
 from widgets.labs.decode.panel import DecodePanel
 from widgets.labs.decode.recorded import recorded_trace
@@ -28,6 +30,22 @@ def decode_page(**settings: Any) -> pn.Template:
     return made
 
 
+def verifier_page() -> pn.Template:
+    """A fresh verifier lab for the session that is being opened; it ends with the session."""
+    from widgets.labs.verifier.controller import VerifierLab
+
+    return _board(VerifierLab(), "/verifier")
+
+
+def _board(board: Board, here: str) -> pn.Template:
+    document = pn.state.curdoc
+    view = BoardPanel(board, document.add_next_tick_callback if document else None)
+    mode = HostMode()
+    mode.param.watch(lambda event: view.darken(bool(event.new)), "dark")
+    pn.state.on_session_destroyed(lambda context, view=view: view.close())
+    return board_page({**view.roots(), "mode": mode}, board, here)
+
+
 def serve(port: int = 5006, address: str = "127.0.0.1", show: bool = False) -> None:
     """Serve until interrupted.
 
@@ -42,7 +60,7 @@ def serve(port: int = 5006, address: str = "127.0.0.1", show: bool = False) -> N
     _check_port(address, port)
     pn.extension("plotly")
     pn.serve(
-        {"/": decode_page},
+        {"/": decode_page, "verifier": verifier_page},
         port=port,
         address=address,
         show=show,

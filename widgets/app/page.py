@@ -5,6 +5,7 @@ from __future__ import annotations
 import panel as pn
 
 from widgets.labs import frame
+from widgets.labs.board import Board
 
 PAGE_CSS = """
 html, body { height: 100%; margin: 0; }
@@ -21,6 +22,18 @@ body.dw { height: 100vh; }
 :root { color-scheme: light dark; }
 .dw-who { flex: 1 1 auto; min-width: 0; }
 .dw-how { flex: 0 0 330px; text-align: right; }
+.dw-nav { display: flex; gap: 2px; }
+.dw-nav a { color: var(--dw-muted); text-decoration: none; font-size: 13px; padding: 4px 9px;
+  border-radius: 7px; }
+.dw-nav a:hover { background: var(--dw-surface); color: var(--dw-text); }
+.dw-nav a[aria-current] { color: var(--dw-text); font-weight: 650; background: var(--dw-surface); }
+.dw-nav a:focus-visible { outline: 2px solid var(--dw-accent); outline-offset: 1px; }
+@media (min-width: 761px) { .dw-fill-board { height: 100%; }
+  .dw-board > .dw-board-band { min-height: 0; } }
+@media (max-width: 760px) {
+  .dw-fill-board { height: var(--dw-cell-px); flex: none !important; }
+  .dw-board > .dw-board-band { flex: none; flex-direction: column; }
+  .dw-board .dw-block { flex: none !important; } }
 .dw-trouble { position: relative; padding: 0 18px; }
 """
 
@@ -34,7 +47,7 @@ DECODE = """
 {% endblock %}
 {% block inner_body %}
 <div class="dw dw-app"><div class="dw-lab dw-page"><div class="dw-grid">
-  <header class="dw-head"><div class="dw-who">{{ embed(roots.head) }}</div>
+  <header class="dw-head">{{ nav | safe }}<div class="dw-who">{{ embed(roots.head) }}</div>
     <div>{{ embed(roots.buttons) }}</div>
     <div class="dw-how">{{ embed(roots.progress) }}</div></header>
   <aside class="dw-side" aria-label="Settings">{{ embed(roots.side) }}</aside>
@@ -58,6 +71,58 @@ DECODE = """
 {% endblock %}
 """
 
+PAGES = {"/": "Decode", "/verifier": "Verifier"}
+
+BOARD = """
+{% from macros import embed %}
+{% extends base %}
+{% block title %}{{ title }} · Draft Workbench{% endblock %}
+{% block postamble %}
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>{{ sheet | safe }}</style>
+{% endblock %}
+{% block inner_body %}
+<div class="dw dw-app"><div class="dw-lab dw-page"><div class="dw-grid">
+  <header class="dw-head">{{ nav | safe }}<div class="dw-who">{{ embed(roots.head) }}</div>
+    <div>{{ embed(roots.buttons) }}</div>
+    <div class="dw-how">{{ embed(roots.progress) }}</div></header>
+  <aside class="dw-side" aria-label="Settings">{{ embed(roots.side) }}</aside>
+  <main class="dw-main dw-board">
+    {% for band in bands %}<section class="dw-band dw-board-band">
+      {% for cell in band %}
+      <div class="dw-cell {{ 'dw-block' if cell.kind == 'html' else 'dw-fill-board' }}"
+        style="flex: {{ cell.share }} 1 {{ (260 * cell.share) | int }}px;
+          --dw-cell-px: {{ cell.px }}px">
+        {{ embed(roots['cell_' ~ cell.name]) }}</div>{% endfor %}
+    </section>{% endfor %}
+  </main>
+</div></div></div>
+<div>{{ embed(roots.mode) }}</div>
+{{ plot_script | indent(4) }}
+{% endblock %}
+"""
+
+
+def nav(here: str) -> str:
+    """Links to the pages of the dashboard."""
+    links = [
+        f'<a href="{path}"{" aria-current=page" if path == here else ""}>{name}</a>'
+        for path, name in PAGES.items()
+    ]
+    return f'<nav class="dw-nav" aria-label="Labs">{"".join(links)}</nav>'
+
+
+def board_page(roots: dict, board: Board, here: str) -> pn.Template:
+    """A page of the dashboard around the roots of a board's view."""
+    made = pn.Template(BOARD)
+    for name, root in roots.items():
+        made.add_panel(name, root)
+    made.add_variable("sheet", frame.css() + PAGE_CSS)
+    made.add_variable("title", board.title)
+    made.add_variable("bands", board.bands)
+    made.add_variable("nav", nav(here))
+    return made
+
 
 def page(roots: dict) -> pn.Template:
     """A page of the dashboard around the roots of the decode lab's view."""
@@ -65,4 +130,5 @@ def page(roots: dict) -> pn.Template:
     for name, root in roots.items():
         made.add_panel(name, root)
     made.add_variable("sheet", frame.css() + PAGE_CSS)
+    made.add_variable("nav", nav("/"))
     return made

@@ -25,6 +25,8 @@ select.bk-input option { background-color: var(--dw-paper); color: var(--dw-text
 .bk-spin-btn { display: none; }
 label, .bk-slider-title { position: absolute; width: 1px; height: 1px; overflow: hidden;
   clip-path: inset(50%); }
+label:has(> input[type="checkbox"]) { position: static; clip-path: none; width: auto;
+  height: auto; }
 .noUi-target { background: var(--dw-edge); border: 0; box-shadow: none; height: 4px;
   margin: 11px 7px; }
 .noUi-connects { border-radius: 2px; }
@@ -58,7 +60,8 @@ class Row:
         self.readout = pn.pane.HTML(width=READOUT_PX, **LABEL_LOOK)
         self._say(value)
         self.control.param.watch(lambda event: self._moved(event.new, changed), "value")
-        label = pn.pane.HTML(label_html(field), width=LABEL_PX, **LABEL_LOOK)
+        own = field.control == "switch"  # a checkbox says its name itself
+        label = pn.pane.HTML("" if own else label_html(field), width=LABEL_PX, **LABEL_LOOK)
         shown = [label, self.control] + ([self.readout] if field.control == "slider" else [])
         self.widget = pn.Row(
             *shown, height=ROW_PX, margin=0, sizing_mode="stretch_width", styles={"gap": "6px"}

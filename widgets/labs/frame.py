@@ -73,6 +73,8 @@ GRID_CSS = """
 .dw-cell + .dw-cell { border-left: 1px solid var(--dw-rule); }
 .dw-block { padding: 10px 18px; overflow: hidden auto; scrollbar-width: thin; }
 .dw-node { display: flex; flex-direction: column; overflow: hidden auto; scrollbar-width: thin; }
+.dw-main.dw-board { display: flex; flex-direction: column; overflow: hidden auto; }
+.dw-board > .dw-board-band { display: flex; flex: 1 1 0; }
 @container (max-width: 760px) {
   .dw-grid { display: flex; flex-direction: column; height: auto; overflow: visible; }
   .dw-head { flex-wrap: wrap; padding: 10px 14px; height: auto; }

@@ -11,12 +11,12 @@ from importlib.resources import files
 
 from widgets import theme
 
-TREE, STREAM, PLOT = "draft_tree", "token_stream", "plot"
+TREE, STREAM, PLOT, BARS = "draft_tree", "token_stream", "plot", "law_bars"
 
 
 @cache
 def source(name: str) -> str:
-    """The ESM text of a view: ``draft_tree``, ``token_stream`` or ``plot``."""
+    """The ESM text of a view: ``draft_tree``, ``token_stream``, ``plot`` or ``law_bars``."""
     here = files("widgets.views")
     fates = {name: [style.name, style.meaning] for name, style in theme.FATES.items()}
     constants = {"DW_CSS": theme.css(), "DW_SWAP": theme.swap_table(), "DW_FATES": fates}

@@ -55,6 +55,17 @@ class DraftTreeView(View):
     box_px = t.Int(388, min=0).tag(sync=True)
 
 
+class LawBarsView(View):
+    """Two laws as bars to drag; ``data`` = ``{title, labels, p, q}``, all lists of one length.
+
+    Events: ``{kind: "bar", law: "p" | "q", index, value}``; the others are for Python to rescale.
+    """
+
+    _esm = esm.source(esm.BARS)
+    data = t.Dict().tag(sync=True)
+    box_px = t.Int(250, min=0).tag(sync=True)
+
+
 class PlotlyLib(anywidget.AnyWidget):
     """Carries plotly.js to the page; invisible. One anywhere on the page serves every plot."""
 

@@ -40,3 +40,11 @@ class DraftTreeView(View):
     selected = param.Integer(default=-1)
     round_count = param.Integer(default=0, bounds=(0, None))
     box_px = param.Integer(default=388, bounds=(0, None))
+
+
+class LawBarsView(View):
+    """Two laws as bars to drag; fields and events as in the JupyterLab shell."""
+
+    _esm = esm.source(esm.BARS)
+    data = param.Dict(default={})
+    box_px = param.Integer(default=250, bounds=(0, None))

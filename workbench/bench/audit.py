@@ -94,7 +94,8 @@ class Case(NamedTuple):
     wanted: torch.Tensor  # [v v v] the target's
     leaf: float  # worst distance of a bonus after a whole path
     malformed: float  # worst distance of a verdict from being a law
-    plain: bool  # every redraw is from the target's law itself, and some token was refused
+    plain: bool  # every draw after a refusal is from the target's law itself
+    refused: float  # chance that all drafted tokens are refused
 
 
 def audit_verifier(verifier: Verifier, p=None, q=None) -> Audit:
@@ -187,9 +188,7 @@ def _case(verifier, name, scheme, drafts: list[Draft], target: LawOf, size: int)
         leaf = max(leaf, _leaf_error(verdict, tree, rows))
         joint += chance * oracles.emitted_law(verdict, tree, target, size, LENGTH)
     wanted = oracles.joint_law(target, size, LENGTH)
-    return Case(
-        name, scheme, size, kept, redrawn, joint, wanted, leaf, malformed, plain and refused > 0.01
-    )
+    return Case(name, scheme, size, kept, redrawn, joint, wanted, leaf, malformed, plain, refused)
 
 
 def first_tokens(verdict: Verdict, tree: DraftTree) -> dict[int, float]:
@@ -271,7 +270,7 @@ def reading(cases: list[Case], findings: list[Finding]) -> str:
     said = []
     if LEAF in broken:
         said.append("The extra token is drawn from another law: a temperature or filter is missing")
-    elif drawn and all(case.plain for case in drawn):
+    elif any(case.refused > 0.01 for case in drawn) and all(case.plain for case in drawn):
         said.append("After a refusal it draws from p again instead of the residual (p - q)+")
     depleting = (oracles.WITHOUT, oracles.TOP_PLUS_ONE)
     if all(case.scheme in depleting for case in off) and fine:

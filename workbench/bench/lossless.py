@@ -61,8 +61,8 @@ class Probe:
     tell: Callable[[float], None]
     cancelled: Callable[[], bool]
     index: int = 0
-    samples: list[list[Sample]] = field(default_factory=list)
-    laws: list[torch.Tensor] = field(default_factory=list)
+    asked: list[tuple[torch.Tensor, list[Sample]]] = field(default_factory=list)
+    law: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # of the place under way
     row_error: float = 0.0
     refusal: str = ""
 
@@ -76,7 +76,9 @@ class Probe:
     def propose(self, ctx: Context, state: Any, budget: Budget) -> tuple[DraftTree, Any]:
         """The real proposal; before it, at the chosen rounds, the others that could have been."""
         if self.index in self.places and budget.nodes and not self.refusal:
-            self.samples.append(list(self._ask(ctx, state, budget)))
+            group = list(self._ask(ctx, state, budget))
+            if group:
+                self.asked.append((self.law, group))
         self.index += 1
         self.run.decoding.steps = []
         return self.drafter.propose(ctx, state, budget)
@@ -98,12 +100,12 @@ class Probe:
                 self.refusal = str(refusal)
                 return
             if number == 0:
-                self.laws.append(p[0])
+                self.law = p[0]
                 kept = int(tree.tokens[0]) if len(tree) else -1
             if number < 2:
                 self.row_error = max(self.row_error, self._row_error(ctx, tree, logits))
             yield sample_of(tree, verdict, p, kept)
-            done = len(self.samples) + (number + 1) / self.draws
+            done = len(self.asked) + (number + 1) / self.draws
             self.tell(min(1.0, done / len(self.places)))
 
     def _scored(self, ctx: Context, tree: DraftTree) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,7 +159,7 @@ def audit_run(
 
 
 def _judged(settings: RunSettings, probe: Probe) -> Audit:
-    asked = [(law, group) for law, group in zip(probe.laws, probe.samples, strict=True) if group]
+    asked = probe.asked
     groups = [group for _, group in asked]
     worst_row = probe.row_error <= LOGIT_SLACK * _scale(settings)
     rule = audit_verifier(settings.verifier)

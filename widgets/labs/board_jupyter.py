@@ -1,0 +1,132 @@
+"""A board in JupyterLab: ipywidgets and the ESM views over the board's controller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets as ipw
+
+from widgets.controls.ipywidgets_form import Row
+from widgets.labs import frame
+from widgets.labs.board import Board, Cell, Changes
+from widgets.labs.coalesce import Coalescer
+from widgets.labs.decode.jupyter import box, html, title
+from widgets.labs.jupyter_css import JUPYTER_CSS
+from widgets.views.jupyter import (
+    DraftTreeView,
+    LawBarsView,
+    PlotView,
+    TokenStreamView,
+    plotly_lib,
+)
+from widgets.views.outbox import drain
+
+VIEWS = {"plot": PlotView, "bars": LawBarsView, "tree": DraftTreeView, "stream": TokenStreamView}
+
+
+class BoardJupyter:
+    """The widgets of one board."""
+
+    def __init__(self, board: Board):
+        self.board = board
+        self._changes, self._seen = Changes(), {}
+        self.html = {name: html() for name in ("head", "progress", "error")}
+        self.cells = {cell.name: self._cell(cell) for band in board.bands for cell in band}
+        self.buttons = {
+            verb: self._button(verb, label)
+            for verb, label in {**board.buttons, **board.knobs}.items()
+        }
+        self.rows = [
+            Row(field, board.settings[field.key], self._changed, board.titles.get(field.key))
+            for section in board.sections
+            for field in section.fields
+        ]
+        self.widget = self._frame()
+        self.flush()
+        self._writer = Coalescer(self.flush)
+        board.listen(self._writer.mark)
+
+    def _cell(self, cell: Cell) -> Any:
+        if cell.kind == "html":
+            return html()
+        view = VIEWS[cell.kind](box_px=cell.px)
+        self._seen[cell.name] = 0
+        view.observe(lambda c, name=cell.name: self._events(name, c["new"]), names="outbox")
+        return view
+
+    def _button(self, verb: str, label: str) -> ipw.Button:
+        button = ipw.Button(description=label, layout=ipw.Layout(width="auto", margin="0"))
+        button.add_class("dw-button")
+        if verb == next(iter(self.board.buttons), ""):
+            button.add_class("dw-primary")
+        button.on_click(lambda _: getattr(self.board, verb)())
+        return button
+
+    def _side(self) -> ipw.Box:
+        rows, made = [], iter(self.rows)
+        for section in self.board.sections:
+            rows.append(title(section.title))
+            rows += [next(made).widget for _ in section.fields]
+        rows.append(self.html["error"])
+        rows.append(box([self.buttons[verb] for verb in self.board.knobs], "dw-line", row=True))
+        if self.board.accepts:
+            wide = ipw.Layout(width="auto", margin="0")
+            upload = ipw.FileUpload(
+                accept=self.board.accepts, description="Open a saved trace", layout=wide
+            )
+            upload.add_class("dw-button")
+            upload.observe(self._opened, names="value")
+            rows.append(upload)
+        return box(rows, "dw-side")
+
+    def _frame(self) -> ipw.Box:
+        run = [self.buttons[verb] for verb in self.board.buttons]
+        head = box([self.html["head"], *run, self.html["progress"]], "dw-head", row=True)
+        bands = []
+        for band in self.board.bands:
+            cells = []
+            for cell in band:
+                look = ["dw-cell", *(["dw-block"] if cell.kind == "html" else [])]
+                made = box([self.cells[cell.name]], *look)
+                made.layout.flex = f"{cell.share} 1 {260 * cell.share:.0f}px"
+                cells.append(made)
+            bands.append(box(cells, "dw-band", "dw-board-band", row=True))
+        grid = box([head, self._side(), box(bands, "dw-main", "dw-board")], "dw-grid")
+        sheet = ipw.HTML(
+            f"<style>{frame.css()}{JUPYTER_CSS}</style>", layout=ipw.Layout(display="none")
+        )
+        return box([sheet, plotly_lib(), grid], "dw", "dw-lab", "dw-in-jupyter")
+
+    def _changed(self, key: str, value: Any) -> None:
+        self.board.change(key, value)
+
+    def _opened(self, change: dict) -> None:
+        for file in change["new"]:
+            self.board.open(bytes(file["content"]), file["name"])
+
+    def _events(self, name: str, outbox: list) -> None:
+        events, self._seen[name] = drain(outbox, self._seen[name])
+        for event in events:
+            self.board.handle(name, event)
+
+    def flush(self) -> None:
+        """Draw what changed."""
+        for name, value in self._changes.of(self.board.contents()).items():
+            pane = self.html.get(name, self.cells.get(name))
+            if isinstance(pane, ipw.HTML):
+                pane.value = value
+            elif isinstance(pane, PlotView):
+                pane.fig = value
+            elif pane is not None:
+                for field, data in value.items():
+                    setattr(pane, field, data)
+        verbs = self.board.verbs()
+        for verb, button in self.buttons.items():
+            button.disabled = verb not in verbs
+        for row in self.rows:
+            row.put(self.board.settings[row.field.key])
+
+    def close(self) -> None:
+        """Stop the writer and take the widgets off the page."""
+        self._writer.close()
+        self.widget.close()
