@@ -37,6 +37,13 @@ def verifier_page() -> pn.Template:
     return _board(VerifierLab(), "/verifier")
 
 
+def what_if_page() -> pn.Template:
+    """A fresh what-if lab for the session that is being opened."""
+    from widgets.labs.what_if.controller import WhatIfLab
+
+    return _board(WhatIfLab(), "/what-if")
+
+
 def _board(board: Board, here: str) -> pn.Template:
     document = pn.state.curdoc
     view = BoardPanel(board, document.add_next_tick_callback if document else None)
@@ -60,7 +67,7 @@ def serve(port: int = 5006, address: str = "127.0.0.1", show: bool = False) -> N
     _check_port(address, port)
     pn.extension("plotly")
     pn.serve(
-        {"/": decode_page, "verifier": verifier_page},
+        {"/": decode_page, "verifier": verifier_page, "what-if": what_if_page},
         port=port,
         address=address,
         show=show,

@@ -71,7 +71,7 @@ DECODE = """
 {% endblock %}
 """
 
-PAGES = {"/": "Decode", "/verifier": "Verifier"}
+PAGES = {"/": "Decode", "/verifier": "Verifier", "/what-if": "What if"}
 
 BOARD = """
 {% from macros import embed %}

@@ -205,6 +205,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     finish: str = ""  # "", "length", "eos", "stopped", "context"
     baseline: Baseline | None = None
     versions: dict[str, str] = {}
+    vocab_size: int = 0  # width of the laws; 0 = not recorded
 
     def __post_init__(self) -> None:
         if self.schema != SCHEMA:

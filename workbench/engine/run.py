@@ -140,6 +140,7 @@ class Run:
             max_new_tokens=settings.max_new_tokens,
             finish=finish,
             versions=versions(),
+            vocab_size=model.vocab_size,
         )
 
     def _pieces_of(self, rounds: list[Round]) -> dict[int, str]:

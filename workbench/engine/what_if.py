@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -21,12 +20,12 @@ from workbench.core.decoding import Verdict
 from workbench.core.errors import BadInput, Mismatch
 from workbench.core.method import make_method
 from workbench.core.trace import Round, Trace
-from workbench.core.tree import DraftTree, shape_of
+from workbench.core.tree import shape_of
+from workbench.engine.known_laws import extremes
 
 CLOSE = 1e-9  # bounds closer than this are one number
-LARGEST_VOCABULARY = 1 << 18  # no model has more tokens; bounds what a warmer tail can weigh
+LARGEST_VOCABULARY = 1 << 18  # where a trace does not say; bounds a warmer tail's weight
 SPREAD = 64  # tokens that a tail is spread over, to see whether a rule looks at its shape
-LEFT = 1e-6  # mass that counts as nothing
 
 
 @dataclass(frozen=True)
@@ -123,12 +122,14 @@ def _replayed(trace: Trace, done: Round, verifier: Any, change: Change) -> Round
     why = _cannot(trace, done, change) or _branches(verifier, [done.depth[n] for n in kept])
     if why or not kept:
         return _silent(done, kept, why)
-    power = _power(trace, change)
+    power, size = _power(trace, change), trace.vocab_size or LARGEST_VOCABULARY
     try:
-        verdicts = [(tree, verifier.verify(tree, p)) for tree, p in _extremes(done, kept, power)]
+        verdicts = [
+            (tree, verifier.verify(tree, p)) for tree, p in extremes(done, kept, power, size)
+        ]
     except Mismatch as refusal:
         return _silent(done, kept, str(refusal))
-    if _reads_the_tail(verifier, done, kept, power, verdicts):
+    if _reads_the_tail(verifier, done, kept, power, size, verdicts):
         why = f"{verifier.name} reads the whole law, and the trace kept only its top"
         return _silent(done, kept, why)
     totals = [verdict.expected_emitted(tree) for tree, verdict in verdicts]
@@ -189,123 +190,11 @@ def _power(trace: Trace, change: Change) -> float:
     return math.inf if change.temperature == 0 else was / change.temperature
 
 
-class _Laws(NamedTuple):
-    """What is known at one row: p by token, its smallest kept top value, q of each child."""
-
-    p: dict[int, float]
-    least: float
-    q: dict[int, dict[int, float]]
-
-
-def _laws_at(done: Round, kept: list[int], row: int) -> _Laws:
-    top = done.p_top[row]
-    p = dict(zip(top.ids, top.probs, strict=True))
-    least = min(p.values(), default=1.0)
-    children = [node for node in kept if done.parent[node] == row - 1]
-    for node in children:
-        p[done.tokens[node]] = done.p_node[node]
-    q: dict[int, dict[int, float]] = {}
-    if done.q_node is not None:
-        for node in children:
-            law = done.q_top[node] if done.q_top else None
-            q[node] = dict(zip(law.ids, law.probs, strict=True)) if law else {}
-            q[node][done.tokens[node]] = done.q_node[node]
-        _share_siblings(done, children, q)
-    return _Laws(p, least, q)
-
-
-def _share_siblings(done: Round, children: list[int], q: dict[int, dict[int, float]]) -> None:
-    """Siblings know about each other's tokens: equal laws, or what is left of the one before."""
-    if done.drawn == "with_replacement":
-        joined = {token: value for node in children for token, value in q[node].items()}
-        for node in children:
-            q[node] = dict(joined)
-        return
-    for node, after in reversed(list(pairwise(children))):
-        token = done.tokens[node]
-        left = 1 - q[node][token]
-        for other, value in q[after].items():
-            if other != token:
-                q[node].setdefault(other, value * left)
-    for place, node in enumerate(children):
-        for earlier in children[:place]:
-            q[node][done.tokens[earlier]] = 0.0
-
-
-def _extremes(
-    done: Round, kept: list[int], power: float, spread: int = 1
-) -> Iterator[tuple[DraftTree, torch.Tensor]]:
-    """The tree and its laws over the known tokens, for each extreme of what is not known."""
-    rows = [0, *(node + 1 for node in kept)]
-    laws = {row: _laws_at(done, kept, row) for row in rows}
-    ids = sorted({token for law in laws.values() for token in law.p} | _drafted(laws))
-    weights = (0.0,) if power == 1 else (0.0, 1.0)
-    for together in (True, False):
-        for weight in weights:
-            yield _tree(done, kept, laws, ids, power, together, weight, spread)
-
-
-def _drafted(laws: dict[int, _Laws]) -> set[int]:
-    return {token for law in laws.values() for known in law.q.values() for token in known}
-
-
-def _tree(done, kept, laws, ids, power, together, weight, spread):
-    """One extreme: ``together`` puts both tails on one token; ``weight`` picks p's heavier tail."""
-    place = {token: index for index, token in enumerate(ids)}
-    size = len(ids) + 2 * spread
-    p = torch.zeros(len(kept) + 1, size, dtype=torch.float64)
-    probs = torch.zeros(len(kept), size, dtype=torch.float64)
-    number = {node: index for index, node in enumerate(kept)}
-    for index, row in enumerate([0, *(node + 1 for node in kept)]):
-        law = laws[row]
-        target, tail = _at_temperature(law, power, weight)
-        shared = set(target)
-        if together:  # whatever one side does not know may overlap: merge it into the tail
-            for known in law.q.values():
-                shared &= set(known)
-            tail += sum(value for token, value in target.items() if token not in shared)
-        for token in shared if together else target:
-            p[index, place[token]] = target[token]
-        p[index, len(ids) : len(ids) + spread] = tail / spread
-        for node, known in law.q.items():
-            named = {t: v for t, v in known.items() if not together or t in shared}
-            for token, value in named.items():
-                probs[number[node], place[token]] = value
-            rest = max(0.0, 1 - sum(named.values()))
-            first = len(ids) if together else len(ids) + spread
-            probs[number[node], first : first + spread] = rest / spread
-    p = p / p.sum(1, keepdim=True)
-    tree = DraftTree(
-        torch.tensor([place[done.tokens[node]] for node in kept], dtype=torch.long),
-        tuple(number.get(done.parent[node], -1) for node in kept),
-        None if done.q_node is None else probs / probs.sum(1, keepdim=True),
-        with_replacement=done.drawn != "without_replacement",
-    )
-    return tree, p
-
-
-def _at_temperature(law: _Laws, power: float, weight: float) -> tuple[dict[int, float], float]:
-    """p by token and the tail's mass at the new temperature, with the lighter or heavier tail."""
-    tail = max(0.0, 1 - sum(law.p.values()))
-    if power == 1:
-        return dict(law.p), tail
-    if math.isinf(power):
-        best = max(law.p, key=law.p.__getitem__)
-        return {token: float(token == best) for token in law.p}, 0.0
-    raised = {token: value**power for token, value in law.p.items()}
-    mild = tail * law.least ** (power - 1) if tail > LEFT else 0.0
-    far = 0.0
-    if power < 1 and tail > LEFT:
-        far = LARGEST_VOCABULARY ** (1 - power) * tail**power
-    heavy, light = max(mild, far), min(mild, far)
-    extra = heavy if weight else light
-    total = sum(raised.values()) + extra
-    return {token: value / total for token, value in raised.items()}, extra / total
-
-
-def _reads_the_tail(verifier, done, kept, power, verdicts) -> bool:
+def _reads_the_tail(verifier, done, kept, power, size, verdicts) -> bool:
     """Whether the rule's answer depends on how the unkept mass is spread over tokens."""
-    for (_, one), (tree, p) in zip(verdicts, _extremes(done, kept, power, SPREAD), strict=True):
+    for (_, one), (tree, p) in zip(
+        verdicts, extremes(done, kept, power, size, SPREAD), strict=True
+    ):
         other: Verdict = verifier.verify(tree, p)
         if float((one.stop.double() - other.stop.double()).abs().max()) > 1e-6:
             return True

@@ -1,0 +1,1 @@
+"""What-if replay: a recorded run under another rule, temperature or budget, without any model."""
