@@ -19,6 +19,9 @@ UNSEEN = -1
 _RANK_VALUES = (0.42, 0.16, 0.10, 0.07, 0.05, 0.04, 0.03, 0.025)
 
 
+REPORTED_ROWS = 8  # of the matrix, in a round's record
+
+
 @dataclass
 class Recycled:
     """The matrix ``[v k]``: row t = the likeliest successors last seen after token t."""
@@ -123,4 +126,7 @@ class TokenRecycling:
         seen = top.cpu().numpy()
         for row in rows:
             state.successors[tokens[row], : seen.shape[1]] = seen[row]
+        told = [[tokens[row], seen[row][:4].tolist()] for row in list(rows)[:REPORTED_ROWS]]
+        ctx.report("recycled", told)
+        ctx.report("mentioned", sorted({t for _, after in told for t in after}))
         return Recycled(state.successors, tuple(tokens[row] for row in rows))

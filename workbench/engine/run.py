@@ -147,7 +147,7 @@ class Run:
         """Text of every token id mentioned; only rounds not seen before are looked through."""
         wanted = set(self.prompt_tokens)
         for r in rounds[getattr(self, "_seen", 0) :]:
-            wanted.update((r.root, r.bonus), r.tokens, r.emitted)
+            wanted.update((r.root, r.bonus), r.tokens, r.emitted, r.report.get("mentioned", ()))
             for top in (*r.p_top, *r.q_top):
                 wanted.update(top.ids)
         self._seen = len(rounds)

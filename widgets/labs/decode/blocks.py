@@ -14,7 +14,14 @@ from types import ModuleType
 from typing import Any
 
 from widgets import theme
-from widgets.figures import acceptance_map, accepted_length, draft_tree, node_law, token_stream
+from widgets.figures import (
+    acceptance_map,
+    accepted_length,
+    draft_tree,
+    method_picture,
+    node_law,
+    token_stream,
+)
 from widgets.labs import frame
 from widgets.labs.decode import settings as lab
 from widgets.labs.decode.lab_view import LabView
@@ -37,6 +44,7 @@ ERROR_BLOCKS = (
     "trace",
 )
 RUN_BUTTONS = {"start": "▶ Start", "pause": "❚❚ Pause", "step": "❚▶ Step", "stop": "■ Stop"}
+PICTURE_BUTTONS = {"picture": "◫ Method or acceptance"}  # what the lower left chart shows
 KNOB_BUTTONS = {"undo": "↶ Undo", "redo": "↷ Redo", "reset": "Reset"}
 # view, its field, the block that fills it
 VIEW_FIELDS = (
@@ -111,7 +119,7 @@ class Presenter:
             ),
             ("node", node_key, lambda: self._node(trace, view, node_key)),
             ("law", node_key, lambda: _figure(node_law, trace, at, node_key)),
-            ("map", round_key, lambda: _figure(acceptance_map, trace, at, round_key)),
+            ("map", (round_key, view.pictured), lambda: self._map(trace, at, round_key, view)),
             ("length", round_key, lambda: _figure(accepted_length, trace, at, round_key)),
             ("speed", (shown, view.state), lambda: speed_html(trace, view.state)),
             ("verdict", (shown, view.state), lambda: verdict_html(trace, view.state)),
@@ -121,6 +129,13 @@ class Presenter:
             text = view.errors.get(block)
             plan.append((f"error {block}", text, lambda text=text: frame.error_html(text)))
         return plan
+
+    def _map(self, trace: Trace, at: Selection, key: Any, view: LabView) -> dict[str, Any]:
+        """The method's own picture where it has one and it is wanted, else the acceptance map."""
+        picture = method_picture.info(trace, at) if view.pictured and key != "live" else None
+        if picture is None:
+            return _figure(acceptance_map, trace, at, key)
+        return method_picture.figure(picture)
 
     def _node(self, trace: Trace, view: LabView, key: Any) -> str:
         if key == "live":

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from widgets.figures.method_picture import kind_of
 from widgets.labs.decode import selection as select
 from widgets.labs.decode import settings as lab
 from widgets.labs.decode.engine import Engine, engine, name_of
@@ -64,6 +65,7 @@ class DecodeController:
         self._errors: dict[str, str] = {}
         self._form_version = 0
         self._baselines: dict[tuple, Any] = {}
+        self._pictured = True
 
     # ---- reading -------------------------------------------------------------------------------
 
@@ -85,6 +87,7 @@ class DecodeController:
                 self._notice(status),
                 self._verbs(status.state),
                 self._following,
+                self._pictured,
             )
 
     @property
@@ -155,6 +158,12 @@ class DecodeController:
         self._errors.pop(block, None)
         if self._job is not None:
             self._job.errors.pop(block, None)
+
+    def picture(self) -> None:
+        """Switch the lower left chart between the method's own picture and the acceptance map."""
+        with self._lock:
+            self._pictured = not self._pictured
+        self._mark()
 
     # ---- selection -----------------------------------------------------------------------------
 
@@ -316,6 +325,9 @@ class DecodeController:
             verbs |= {"pause"}
         if state in BUSY:
             verbs |= {"stop"}
+        trace = self._take_trace()
+        if trace is not None and kind_of(trace):
+            verbs |= {"picture"}
         if self.history.can_undo:
             verbs |= {"undo"}
         if self.history.can_redo:

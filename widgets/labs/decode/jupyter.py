@@ -16,6 +16,7 @@ from widgets.labs.decode import settings as lab
 from widgets.labs.decode.blocks import (
     ERROR_BLOCKS,
     KNOB_BUTTONS,
+    PICTURE_BUTTONS,
     RUN_BUTTONS,
     VIEW_FIELDS,
     Presenter,
@@ -60,7 +61,8 @@ class JupyterView:
         self.tree = DraftTreeView(box_px=TREE_PX)
         self.figures = {name: PlotView(box_px=px) for name, px in FIGURES.items()}
         self.buttons = {
-            verb: self._button(verb, label) for verb, label in (RUN_BUTTONS | KNOB_BUTTONS).items()
+            verb: self._button(verb, label)
+            for verb, label in (RUN_BUTTONS | KNOB_BUTTONS | PICTURE_BUTTONS).items()
         }
         self._make_side()
         self._listen()
@@ -125,6 +127,7 @@ class JupyterView:
         rows += [
             self.html["notice"],
             box([self.buttons[name] for name in KNOB_BUTTONS], "dw-line", row=True),
+            box([self.buttons["picture"]], "dw-line", row=True),
             box([self.kind, self.save], "dw-line", row=True),
             self.link,
             self.upload,

@@ -25,6 +25,7 @@ class LabView(NamedTuple):
     notice: str
     verbs: frozenset[str]  # the buttons that do something now
     following: bool  # the selection moves with the run; nothing was clicked yet
+    pictured: bool = True  # the lower left chart is the method's own picture, where it has one
 
     @property
     def live(self) -> bool:

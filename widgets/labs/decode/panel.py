@@ -18,6 +18,7 @@ from widgets.labs.decode import settings as lab
 from widgets.labs.decode.blocks import (
     ERROR_BLOCKS,
     KNOB_BUTTONS,
+    PICTURE_BUTTONS,
     RUN_BUTTONS,
     VIEW_FIELDS,
     Presenter,
@@ -81,7 +82,7 @@ class DecodePanel:
         self.tree = DraftTreeView(sizing_mode="stretch_both", margin=0, box_px=0, mode=mode)
         look = {"sizing_mode": "stretch_both", "margin": 0}
         self.figures = {name: pn.pane.Plotly(None, **look) for name in ("law", "map", "length")}
-        self.buttons = {**self._buttons(RUN_BUTTONS), **self._buttons(KNOB_BUTTONS)}
+        self.buttons = self._buttons(RUN_BUTTONS | KNOB_BUTTONS | PICTURE_BUTTONS)
         self._make_side()
         self._listen()
         self._writer = Coalescer(lambda: self._schedule(self.flush))
@@ -170,6 +171,7 @@ class DecodePanel:
         rows += [
             self.html["notice"],
             pn.Row(*undo, margin=(8, 0, 4, 0), styles={"gap": "6px"}),
+            pn.Row(self.buttons["picture"], margin=(0, 0, 4, 0)),
             pn.Row(self.kind, self.download, margin=0, styles={"gap": "6px"}),
             pn.Row(
                 html('<span class="dw-small">open trace</span>', width=66, sizing_mode=None),

@@ -1,0 +1,65 @@
+"""The picture that a method has of its own, drawn from what it reported about its rounds.
+
+Which picture a trace has is decided by what its rounds hold, never by the method's name, so that a
+new method gets a picture by reporting the same things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from widgets import theme
+from widgets.figures import method_charts as charts
+from widgets.figures.place import Place, round_at
+from workbench.core.trace import Trace
+
+
+class Picture(NamedTuple):
+    """A chosen picture: its kind, title, traces and layout, in the light palette."""
+
+    kind: str
+    title: str
+    traces: list[dict[str, Any]]
+    layout: dict[str, Any]
+
+
+Drawn = tuple[str, list[dict[str, Any]], dict[str, Any]]
+# What a round reports -> who draws it; the first that some round has is the trace's picture.
+KINDS: dict[str, Callable[[Trace, int], Drawn]] = {
+    "origin": charts.origins,
+    "online": charts.online,
+    "skip_attention": charts.skip_set,
+    "confidence": charts.confidence,
+    "survival": charts.survival,
+    "recycled": charts.recycled,
+    "visits": charts.visits,
+    "hits": charts.hits,
+}
+
+
+def kind_of(trace: Trace) -> str:
+    """Which picture a trace has; empty where its methods reported nothing."""
+    if any(done.lanes for done in trace.rounds):
+        return "lanes"
+    found = {key for done in trace.rounds for key in done.report}
+    return next((kind for kind in KINDS if kind in found), "")
+
+
+def info(trace: Trace, at: Place | None = None) -> Picture | None:
+    """The method's picture with ``at.round`` marked; None where there is none."""
+    kind, place = kind_of(trace), round_at(trace, at)[0]
+    if not kind:
+        return None
+    title, traces, layout = (charts.lanes if kind == "lanes" else KINDS[kind])(trace, place)
+    return Picture(kind, title, traces, layout)
+
+
+def figure(picture: Picture, mode: str = "light") -> dict[str, Any]:
+    """The plotly dict."""
+    margin = {"l": 48, "r": 18, "t": 34, "b": 34}
+    layout = theme.base_layout(
+        "method_picture", picture.title, **{"margin": margin, **picture.layout}
+    )
+    made = {"data": picture.traces, "layout": layout, "config": theme.config("method_picture")}
+    return theme.in_mode(made, mode)
