@@ -11,8 +11,12 @@ from typing import Any, NamedTuple
 
 from widgets import theme
 from widgets.figures import method_charts as charts
+from widgets.figures import svg as draw
+from widgets.figures.notes import note
 from widgets.figures.place import Place, round_at
 from workbench.core.trace import Trace
+
+TWIN_LINES = 12
 
 
 class Picture(NamedTuple):
@@ -46,13 +50,35 @@ def kind_of(trace: Trace) -> str:
     return next((kind for kind in KINDS if kind in found), "")
 
 
-def info(trace: Trace, at: Place | None = None) -> Picture | None:
-    """The method's picture with ``at.round`` marked; None where there is none."""
+def info(trace: Trace, at: Place | None = None) -> Picture:
+    """The method's picture with ``at.round`` marked; of kind "" where nothing was reported."""
     kind, place = kind_of(trace), round_at(trace, at)[0]
     if not kind:
-        return None
+        words = "nothing was reported" if trace.rounds else "no round yet"
+        hidden = {"visible": False}
+        empty = {"annotations": [note(words)], "xaxis": hidden, "yaxis": hidden}
+        return Picture("", "The method's own picture", [], empty)
     title, traces, layout = (charts.lanes if kind == "lanes" else KINDS[kind])(trace, place)
     return Picture(kind, title, traces, layout)
+
+
+def rows(picture: Picture) -> list[dict[str, Any]]:
+    """One row per point that has a place on both axes."""
+    return [
+        {"series": str(trace.get("name", place)), "x": x, "y": y}
+        for place, trace in enumerate(picture.traces)
+        for x, y in zip(trace.get("x", ()), trace.get("y", ()), strict=False)
+    ]
+
+
+def svg(picture: Picture, width: float = 320.0) -> str:
+    """The static twin: the title and the first numbers, as these pictures differ too much."""
+    body, top = [draw.heading(picture.title)], 44.0
+    lines = [f"{row['series']}: {row['x']} · {row['y']}" for row in rows(picture)[:TWIN_LINES]]
+    lines = lines or [words["text"] for words in picture.layout.get("annotations", [])]
+    for place, line in enumerate(lines):
+        body.append(draw.text(18, top + 16 * place, line, "muted", font_size=11))
+    return draw.document(width, top + 16 * max(1, len(lines)) + 6, body, picture.title)
 
 
 def figure(picture: Picture, mode: str = "light") -> dict[str, Any]:

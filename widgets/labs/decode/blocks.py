@@ -132,10 +132,8 @@ class Presenter:
 
     def _map(self, trace: Trace, at: Selection, key: Any, view: LabView) -> dict[str, Any]:
         """The method's own picture where it has one and it is wanted, else the acceptance map."""
-        picture = method_picture.info(trace, at) if view.pictured and key != "live" else None
-        if picture is None:
-            return _figure(acceptance_map, trace, at, key)
-        return method_picture.figure(picture)
+        own = view.pictured and key != "live" and method_picture.kind_of(trace)
+        return _figure(method_picture if own else acceptance_map, trace, at, key)
 
     def _node(self, trace: Trace, view: LabView, key: Any) -> str:
         if key == "live":
