@@ -194,9 +194,9 @@ def bounded(run: Decoding, budget: Budget, state: Any, remaining: int) -> Budget
     room = run.target.model.context_tokens - len(run.target) - 1
     if room < 0:
         return None
+    if run.draft is not None:  # it too has to hold the text, the root and the whole tree
+        room = max(0, min(room, run.draft.model.context_tokens - len(run.target) - 2))
     depth = max(0, min(budget.depth, remaining - 1, room))
-    if run.draft is not None:
-        depth = max(0, min(depth, run.draft.model.context_tokens - len(run.target) - 2))
     nodes = 0 if depth == 0 else max(0, min(budget.nodes, room))
 
     run.steps = []
