@@ -250,6 +250,11 @@ def chance(value: float | None) -> str:
     return "<0.01" if 0 < value < 0.005 else f"{value:.2f}"
 
 
+def bits(value: float) -> str:
+    """An entropy: ``2.31 bits``, 0 where one outcome is certain."""
+    return f"{value:.2f} bits" if value >= 0.005 else "0 bits"
+
+
 def milliseconds(value: float) -> str:
     """``0.42 ms``, ``18.3 ms``, ``1.24 s``."""
     if value >= 1000:

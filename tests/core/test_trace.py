@@ -101,6 +101,8 @@ def test_a_damaged_file_fails_clearly_or_still_makes_sense():
         {"path": [5]},
         {"accept": []},
         {"q_node": [0.1]},
+        {"p_bits": [0.1]},
+        {"q_bits": [0.1]},
     ],
 )
 def test_contradictory_rows_are_refused(changes):

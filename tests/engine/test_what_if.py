@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import pytest
@@ -82,6 +83,20 @@ def dense(top) -> torch.Tensor:
     law = torch.zeros(V, dtype=torch.float64)
     law[top.ids] = torch.tensor(top.probs, dtype=torch.float64)
     return law / law.sum()
+
+
+def test_entropies_are_those_of_the_whole_laws():
+    trace = recorded(V, drafter="draft_tree")
+    for done in trace.rounds:
+        for bits, tops in ((done.p_bits, done.p_top), (done.q_bits, done.q_top)):
+            assert len(bits) == len(tops)
+            for value, top in zip(bits, tops, strict=True):
+                slow = -sum(p * math.log2(p) for p in top.probs)
+                assert value == pytest.approx(slow, abs=1e-9)
+    cut = recorded(3, drafter="draft_tree")
+    assert [done.p_bits for done in cut.rounds] == [done.p_bits for done in trace.rounds]
+    greedy = recorded(V, temperature=0.0, verifier="exact_match")
+    assert {bits for done in greedy.rounds for bits in done.p_bits} == {0.0}
 
 
 @pytest.mark.parametrize("verifier", ["multi_round", "rejection"])

@@ -185,7 +185,12 @@ def test_an_unknown_device(folder, device):
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])
 def test_cuda_where_there_is_none(folder, monkeypatch, device):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    refused(BadInput, folder, f"device={device!r}", "0 CUDA devices", device=device)
+    refused(BadInput, folder, f"device={device!r}", "0 CUDA devices; use 'cpu'", device=device)
+
+
+def test_a_second_device_where_there_is_one(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    refused(BadInput, folder, "1 CUDA devices; use 'cpu' or 'cuda:0'", device="cuda:1")
 
 
 def test_no_memory_for_the_weights(folder, monkeypatch):

@@ -94,6 +94,8 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     score: list[float] | None = None  # [n] the drafter's own score
     p_top: list[Top] = []  # [n+1] target law after each row
     q_top: list[Top] = []  # [n] law each node was drawn from
+    p_bits: list[float] = []  # [n+1] entropy of the target law after each row
+    q_bits: list[float] = []  # [n] entropy of the law each node was drawn from
     note: str = ""
     report: dict[str, Any] = {}  # what the methods said about themselves, for their own pictures
     lanes: list[Lane] = []  # of schedules that overlap work
@@ -103,7 +105,8 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
         for name, wanted in (("parent", n), ("accept", n), ("stop", n + 1), ("p_node", n)):
             if len(getattr(self, name)) != wanted:
                 raise ValueError(f"round {self.index}: {name} needs {wanted} entries")
-        for name, wanted in (("q_node", n), ("score", n), ("p_top", n + 1), ("q_top", n)):
+        optional = {"q_node": n, "score": n, "p_top": n + 1, "q_top": n, "q_bits": n}
+        for name, wanted in {**optional, "p_bits": n + 1}.items():
             value = getattr(self, name)
             if value and len(value) != wanted:
                 raise ValueError(f"round {self.index}: {name} needs {wanted} entries")

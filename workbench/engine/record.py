@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,11 @@ def top_of(laws: torch.Tensor, count: int) -> list[Top]:
         kept = sum(1 for value in probs if value > 0)
         tops.append(Top(ids[:kept], probs[:kept]))
     return tops
+
+
+def entropy_bits(laws: torch.Tensor) -> list[float]:
+    """Entropy of each law ``[rows v]`` in bits: 0 where one token is certain."""
+    return (torch.special.entr(laws).sum(-1) / math.log(2)).tolist()
 
 
 def record_round(
@@ -80,6 +86,8 @@ def record_round(
         score=None if tree.score is None else tree.score.tolist(),
         p_top=top_of(p, record_top),
         q_top=top_of(laws, record_top),
+        p_bits=entropy_bits(p),
+        q_bits=entropy_bits(laws) if len(laws) else [],
         report=report or {},
         note=note,
         lanes=list(lanes),

@@ -113,10 +113,10 @@ def _device(device: str | None) -> torch.device:
         place = None
     if place is None or place.type not in ("cpu", "cuda"):
         raise BadInput(f"device={device!r}: use 'cpu', 'cuda' or 'cuda:0'")
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise BadInput(
-            f"device={device!r}: this machine has {torch.cuda.device_count()} CUDA devices"
-        )
+    count = torch.cuda.device_count()
+    if place.type == "cuda" and (place.index or 0) >= count:
+        names = " or ".join(["'cpu'", *(f"'cuda:{index}'" for index in range(count))])
+        raise BadInput(f"device={device!r}: this machine has {count} CUDA devices; use {names}")
     return place
 
 

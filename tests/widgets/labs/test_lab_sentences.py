@@ -23,9 +23,20 @@ def test_greedy_refusal_names_the_targets_choice(trace):
 def test_a_chosen_node_has_no_q():
     import msgspec
 
-    chosen = msgspec.structs.replace(make_round(0), drawn="chosen", q_node=None, q_top=[])
+    chosen = msgspec.structs.replace(
+        make_round(0), drawn="chosen", q_node=None, q_top=[], p_bits=[1.5, 2.25, 0, 0, 0, 0]
+    )
     facts = node_facts(make_trace(0).with_(rounds=[chosen]), Selection(0, 2))
-    assert ("draft q", "chosen") in facts.numbers and "drew" not in facts.why
+    assert facts.numbers == [("entropy of p", "2.25 bits")] and "drew" not in facts.why
+
+
+def test_a_drawn_node_says_how_sure_both_models_were(trace):
+    import msgspec
+
+    told = msgspec.structs.replace(make_round(0), p_bits=[0.0] * 6, q_bits=[0, 0, 3.128, 0, 0])
+    facts = node_facts(trace.with_(rounds=[told]), Selection(0, 2))
+    assert facts.numbers == [("entropy of p", "0 bits"), ("entropy of q", "3.13 bits")]
+    assert node_facts(trace, Selection(0, 2)).numbers == [], "an older trace does not know"
 
 
 def test_untested_nodes_name_what_stood_in_the_way(trace):

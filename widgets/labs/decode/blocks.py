@@ -193,6 +193,7 @@ def node_html(trace: Trace, view: LabView, laws: Callable[[int, int], dict[str, 
         except WorkbenchError:
             others = {}
         rows += [(t, theme.chance(value)) for t, value in others.items() if t != facts.rule]
+        rows += facts.numbers
     return (
         f'<div class="dw-facts">{extra_title(facts)}'
         f'<p class="dw-why"><b>{escape(facts.why_title)}</b> {escape(facts.why)}</p>'

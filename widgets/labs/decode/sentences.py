@@ -32,7 +32,7 @@ def node_facts(trace: Trace, selection: Selection) -> NodeFacts:
         reason = "The last committed token: the draft starts here, and p is the law right after it."
         return NodeFacts(f"Root “{text}”", "root", [], "What is the root?", reason)
     fate, depth = round_.node_fates[node], round_.depth[node]
-    numbers = [("target p", theme.chance(round_.p_node[node])), ("draft q", _drawn(round_, node))]
+    numbers = _entropies(round_, node)
     question = {"accepted": "Why was it accepted?", "rejected": "Why was it rejected?"}
     return NodeFacts(
         f"Node “{theme.visible(trace.piece(round_.tokens[node]))}” · depth {depth}",
@@ -51,10 +51,15 @@ def _rule(trace: Trace) -> str:
     return titles.get(trace.verifier.name, trace.verifier.name)
 
 
-def _drawn(round_: Round, node: int) -> str:
-    if round_.drawn == "chosen" or round_.q_node is None:
-        return "chosen"
-    return theme.chance(round_.q_node[node])
+def _entropies(round_: Round, node: int) -> list[tuple[str, str]]:
+    """How sure both laws were where the node was tested; older traces do not say."""
+    if not round_.p_bits:
+        return []
+    target = round_.p_bits[round_.parent[node] + 1]
+    rows = [("entropy of p", theme.bits(target))]
+    if round_.q_bits:
+        rows.append(("entropy of q", theme.bits(round_.q_bits[node])))
+    return rows
 
 
 def _extra_facts(trace: Trace, round_: Round) -> NodeFacts:

@@ -306,6 +306,8 @@ def cut_round(done: Round, one: RoundReplay) -> Round:
         score=nodes(done.score),
         p_top=rows(done.p_top),
         q_top=nodes(done.q_top),
+        p_bits=rows(done.p_bits),
+        q_bits=nodes(done.q_bits),
     )
 
 
