@@ -46,9 +46,11 @@ class Aded:
     *Idea*: three-token statistics of a corpus stand in for a draft model, the running text sharpens
     them, and a search that balances weight against visits picks which branches are worth a node.
 
-    *Deviations*: rollouts follow the heaviest successor instead of a random one, so that a run
-    needs no random number and a seed changes nothing; pairs never seen are skipped instead of
-    drafting an arbitrary token; the budget is met by taking the most visited prefixes.
+    *Deviations*: an expansion steps into the heaviest successor instead of the last one created,
+    and rollouts follow it instead of a random one, so that a run needs no random number and a seed
+    changes nothing; pairs never seen are skipped instead of drafting an arbitrary token; the budget
+    is met by taking the most visited prefixes (24 sentences there), and the heaviest successor is
+    appended to leaves only.
 
     *Cost*: no forward; about 10 us a simulation and level.
     """

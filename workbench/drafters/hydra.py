@@ -73,8 +73,10 @@ class Hydra:
     *Idea*: Medusa's heads guess apart, so their best guesses often do not go together; reading the
     tokens already drafted on the path repairs that for one small matrix product more a level.
 
-    *Deviations*: one shared LM head (the target's); three heads of one block; the prefix layer of
-    Hydra++ with a narrow MLP; the template is grown from the accuracies in the card.
+    *Deviations*: one shared LM head (the target's, without the bias of theirs); three heads of one
+    block that start by handing the hidden state through (four heads of up to four blocks there);
+    the prefix layer of Hydra++ with a narrow MLP; the template is grown from the accuracies in the
+    card; above temperature 0, which the authors' code leaves out, the tree is the same one.
 
     *Shapes*: level i+1: hidden ``[n d]``, path ``[n i+1 d]`` -> logits ``[n v]``. *Cost*: a prefix
     row for each committed token; one matrix and one LM-head product a level.

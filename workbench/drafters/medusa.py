@@ -61,10 +61,10 @@ class Medusa:
     *Idea*: head i reads the hidden state that predicted the root and guesses the token i+1 places
     after it. Guesses of different heads do not know of each other, so the tree crosses their ranks.
 
-    *Deviations*: the heads share the target's LM head (own heads would be half of a 10 M model);
-    the tree is grown for the round's budget from the accuracies in the head's card instead of a
-    fixed list of 63 paths; verification is whichever rule is picked (the paper's typical acceptance
-    is ``typical``, which is not lossless).
+    *Deviations*: three heads, which share the target's LM head (own ones would be half of a 10 M
+    model) and whose bias starts at zero too; the tree is grown for the round's budget from the
+    accuracies in the head's card instead of a fixed list of 63 paths; verification is whichever
+    rule is picked (the paper's typical acceptance is ``typical``, which is not lossless).
 
     *Shapes*: hidden ``[d]`` -> logits ``[heads v]``. *Cost*: one small matrix a head, one top-k.
 

@@ -55,8 +55,9 @@ class Swift:
     parallel pass over them tells, so the search runs beside decoding and needs no training.
 
     *Deviations*: the first set is scored before anything may replace it, and again when a new text
-    begins (the authors' code does neither). As there, answers shorter than ``window`` never search.
-    Bayesian proposals are the best of 64 random sets by upper confidence.
+    begins, with a history that starts anew (the authors' code does neither). As there, answers
+    shorter than ``window`` never search. Bayesian proposals are the best of 64 random sets by upper
+    confidence, not its top coordinates. One to four siblings by confidence (three to ten there).
 
     *Cost*: a draft token costs the share of sub-layers that run, a proposal one thinned pass.
 

@@ -62,9 +62,10 @@ class TokenRecycling:
 
     *Deviations*: the template is grown for the budget instead of the paper's fixed 80 nodes, which
     cannot pay on a CPU; nodes whose token was never seen are left out instead of drafting token 0
-    (as Spec-Bench's port does); every run has a matrix of its own, nothing is inherited. With
-    ``seed="prompt"`` the matrix starts from the token pairs of the prompt, latest first, which the
-    reference does not do; "none" is the paper's cold start.
+    (as Spec-Bench's port does); a run inherits the matrix only where it carries an earlier run on,
+    else it starts its own. With ``seed="prompt"`` that starts from the token pairs of the prompt,
+    latest first, which the reference does not do; "none" is the paper's cold start. Above
+    temperature 0, where the reference stays greedy, the drafts are the same ones.
 
     *Shapes*: the matrix is ``[v k]`` int32. *Cost*: one gather a level, one top-k a round.
     """

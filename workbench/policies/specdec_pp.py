@@ -68,7 +68,10 @@ class SpecDecPP:
     of the paper's cost model is a threshold on it.
 
     *Deviations*: the estimate of a token needs the draft to have read it, so the product covers all
-    but the newest token (as in the authors' code). Trees are judged by their main path.
+    but the newest token (as in the authors' code). Trees are judged by their main path. The head is
+    trained at temperature 1 without filters; elsewhere its estimate is off, never the output. The
+    embedded head ranks tokens a little worse than the draft's own probability does (both areas are
+    in its card); ``confidence`` stops by that probability.
 
     *Cost*: one small product a drafted token. *Raises*: Mismatch for a head of other models.
     """
