@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from widgets import theme
-from widgets.figures import method_charts as charts
+from widgets.figures import method_bars, method_grids, method_lines
 from widgets.figures import svg as draw
 from widgets.figures.notes import note
 from widgets.figures.place import Place, round_at
@@ -31,14 +31,14 @@ class Picture(NamedTuple):
 Drawn = tuple[str, list[dict[str, Any]], dict[str, Any]]
 # What a round reports -> who draws it; the first that some round has is the trace's picture.
 KINDS: dict[str, Callable[[Trace, int], Drawn]] = {
-    "origin": charts.origins,
-    "online": charts.online,
-    "skip_attention": charts.skip_set,
-    "confidence": charts.confidence,
-    "survival": charts.survival,
-    "recycled": charts.recycled,
-    "visits": charts.visits,
-    "hits": charts.hits,
+    "origin": method_bars.origins,
+    "online": method_lines.online,
+    "skip_attention": method_grids.skip_set,
+    "confidence": method_lines.confidence,
+    "survival": method_lines.survival,
+    "recycled": method_grids.recycled,
+    "visits": method_bars.visits,
+    "hits": method_lines.hits,
 }
 
 
@@ -58,7 +58,7 @@ def info(trace: Trace, at: Place | None = None) -> Picture:
         hidden = {"visible": False}
         empty = {"annotations": [note(words)], "xaxis": hidden, "yaxis": hidden}
         return Picture("", "The method's own picture", [], empty)
-    title, traces, layout = (charts.lanes if kind == "lanes" else KINDS[kind])(trace, place)
+    title, traces, layout = (method_bars.lanes if kind == "lanes" else KINDS[kind])(trace, place)
     return Picture(kind, title, traces, layout)
 
 

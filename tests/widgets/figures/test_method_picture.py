@@ -97,10 +97,10 @@ def test_swifts_search_is_a_grid_of_sub_layers():
     assert picture.kind == "skip_attention" and len(steps) > 2
     grid, line = traces
     assert line["y"] == [told["matchness"] for told in steps]
-    names = picture.layout["yaxis2"]["ticktext"]
+    names = [row[0] for row in grid["text"]]
     for step, told in enumerate(steps):
         skipped = {names[row] for row in range(len(names)) if grid["z"][row][step] >= 2}
-        wanted = {f"atte {n}" for n in told["skip_attention"]}
+        wanted = {f"attention {n}" for n in told["skip_attention"]}
         assert skipped == wanted | {f"mlp {n}" for n in told["skip_mlp"]}
 
 
