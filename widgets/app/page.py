@@ -21,10 +21,10 @@ body.dw { height: 100vh; }
 .dw-fill-law { height: 206px; flex: none; }
 :root { color-scheme: light dark; }
 .dw-who { flex: 1 1 auto; min-width: 0; }
-.dw-how { flex: 0 0 330px; text-align: right; }
-.dw-nav { display: flex; gap: 2px; }
-.dw-nav a { color: var(--dw-muted); text-decoration: none; font-size: 13px; padding: 4px 9px;
-  border-radius: 7px; }
+.dw-how { flex: 0 1 330px; min-width: 150px; text-align: right; }
+.dw-nav { display: flex; gap: 2px; flex: none; }
+.dw-nav a { white-space: nowrap; color: var(--dw-muted); text-decoration: none; font-size: 13px;
+  padding: 4px 9px; border-radius: 7px; }
 .dw-nav a:hover { background: var(--dw-surface); color: var(--dw-text); }
 .dw-nav a[aria-current] { color: var(--dw-text); font-weight: 650; background: var(--dw-surface); }
 .dw-nav a:focus-visible { outline: 2px solid var(--dw-accent); outline-offset: 1px; }
@@ -60,7 +60,8 @@ DECODE = """
       <div class="dw-cell dw-node"><div class="dw-fill-law">{{ embed(roots.law) }}</div>
         <div class="dw-why-box">{{ embed(roots.node) }}</div></div></section>
     <section class="dw-band dw-bottom">
-      <div class="dw-cell dw-fill-chart">{{ embed(roots.map) }}</div>
+      <div class="dw-cell dw-fill-chart">{{ embed(roots.map) }}
+        <div class="dw-corner">{{ embed(roots.picture) }}</div></div>
       <div class="dw-cell dw-fill-chart">{{ embed(roots.length) }}</div>
       <div class="dw-cell dw-block">{{ embed(roots.speed) }}</div></section>
     <section>{{ embed(roots.verdict) }}</section>

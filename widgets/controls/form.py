@@ -15,6 +15,7 @@ from workbench.core.method import Knob, MethodCard
 
 Control = Literal["slider", "number", "switch", "choice", "line"]
 SLIDER_STOPS = 400  # more positions than this cannot be hit with a mouse: a number box instead
+BESIDE_LETTERS = 12  # of a choice that can be read in the half column beside its name
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,9 @@ def picker(key: str, cards: Sequence[MethodCard], default: str, help: str) -> Fi
 def option_labels(field: Field, titles: dict[Any, str]) -> dict[str, Any]:
     """Label -> value of a choice, in order, ready for either host's select."""
     return {titles.get(choice, str(choice)): choice for choice in field.knob.options or ()}
+
+
+def is_stacked(field: Field, titles: dict[Any, str]) -> bool:
+    """Whether a choice stands under its name, as its words would be cut off beside it."""
+    labels = option_labels(field, titles)
+    return field.control == "choice" and max(map(len, labels), default=0) > BESIDE_LETTERS

@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from widgets.controls.form import Field, option_labels
+from widgets.controls.form import Field, is_stacked, option_labels
 
 Change = Callable[[str, Any], None]
 
@@ -34,6 +34,8 @@ class Row:
         self.widget = ipw.HBox(shown)
         self.widget.add_class("dw-row")
         self.widget.add_class(f"dw-{field.control}")
+        if is_stacked(field, self._titles):
+            self.widget.add_class("dw-stacked")
 
     def put(self, value: Any) -> None:
         if self.control.value != value:

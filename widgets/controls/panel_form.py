@@ -8,10 +8,10 @@ from typing import Any
 
 import panel as pn
 
-from widgets.controls.form import Field, option_labels
+from widgets.controls.form import Field, is_stacked, option_labels
 
 Change = Callable[[str, Any], None]
-LABEL_PX, READOUT_PX, ROW_PX = 88, 36, 27
+LABEL_PX, READOUT_PX, ROW_PX, STACKED_PX = 88, 36, 27, 49
 ROW_CSS = """
 :host { --panel-primary-color: var(--dw-accent); font-family: var(--dw-sans); font-size: 13px; }
 .bk-input { height: 27px; min-height: 27px; padding: 2px 8px; border-radius: 6px;
@@ -26,7 +26,7 @@ select.bk-input option { background-color: var(--dw-paper); color: var(--dw-text
 label, .bk-slider-title { position: absolute; width: 1px; height: 1px; overflow: hidden;
   clip-path: inset(50%); }
 label:has(> input[type="checkbox"]) { position: static; clip-path: none; width: auto;
-  height: auto; }
+  height: auto; color: var(--dw-text); }
 .noUi-target { background: var(--dw-edge); border: 0; box-shadow: none; height: 4px;
   margin: 11px 7px; }
 .noUi-connects { border-radius: 2px; }
@@ -60,12 +60,18 @@ class Row:
         self.readout = pn.pane.HTML(width=READOUT_PX, **LABEL_LOOK)
         self._say(value)
         self.control.param.watch(lambda event: self._moved(event.new, changed), "value")
+        self.widget = self._placed()
+
+    def _placed(self) -> pn.Row | pn.Column:
+        """Name, control and value; the name above where the control needs the whole width."""
+        field, look = self.field, {"margin": 0, "sizing_mode": "stretch_width"}
+        if is_stacked(field, self._titles):
+            label = pn.pane.HTML(label_html(field), **{**LABEL_LOOK, "align": "start"})
+            return pn.Column(label, self.control, height=STACKED_PX, styles={"gap": "2px"}, **look)
         own = field.control == "switch"  # a checkbox says its name itself
         label = pn.pane.HTML("" if own else label_html(field), width=LABEL_PX, **LABEL_LOOK)
         shown = [label, self.control] + ([self.readout] if field.control == "slider" else [])
-        self.widget = pn.Row(
-            *shown, height=ROW_PX, margin=0, sizing_mode="stretch_width", styles={"gap": "6px"}
-        )
+        return pn.Row(*shown, height=ROW_PX, styles={"gap": "6px"}, **look)
 
     def put(self, value: Any) -> None:
         if self.control.value != value:

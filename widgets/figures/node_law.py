@@ -138,7 +138,7 @@ def legend(law: LawInfo) -> str:
         return "no round yet" if law.round < 0 else "no law was recorded here"
     if law.overlap is None:
         return "p target"
-    q = "q chosen, one token" if law.chosen else "q draft"
+    q = "q one chosen token" if law.chosen else "q draft"
     return f"p target ■ · {q} □ · overlap {theme.chance(law.overlap)}"
 
 

@@ -46,8 +46,11 @@ def rows(split: SplitInfo) -> list[dict[str, Any]]:
 
 
 def caption(split: SplitInfo) -> str:
-    """``draft 16 % · verify 76 % · commit 3 % · other 5 %``."""
-    return " · ".join(f"{row['part']} {theme.percent(row['share'])}" for row in rows(split))
+    """``draft 16 % · verify 76 % · commit 3 % · other 5 %``; a number stays with its sign."""
+    return " · ".join(
+        f"{row['part']} {theme.percent(row['share'])}".replace(" ", "\u00a0")
+        for row in rows(split)
+    )
 
 
 def title(split: SplitInfo) -> str:

@@ -32,7 +32,10 @@ TEXT_CSS = """
 .dw-table td:first-child { color: var(--dw-muted); }
 .dw-table td:last-child { text-align: right; font-variant-numeric: tabular-nums; }
 .dw-why { font-size: 12.5px; line-height: 1.4; color: var(--dw-text); margin: 0 0 6px; }
-.dw-facts { padding: 4px 18px 8px; }
+.dw-facts { padding: 0 18px 8px; }
+.dw-facts .dw-why { line-height: 1.35; margin-bottom: 4px; }
+.dw-facts .dw-table { font-size: 12px; line-height: 1.25; }
+.dw-facts .dw-table td { padding: 1px 0; }
 .dw-progress { display: flex; align-items: center; justify-content: flex-end; gap: 12px;
   font-size: 13px; color: var(--dw-muted); white-space: nowrap;
   font-variant-numeric: tabular-nums; }
@@ -44,10 +47,10 @@ TEXT_CSS = """
 @media (max-width: 760px) { .dw-progress { justify-content: flex-start; } }
 @media (prefers-reduced-motion: reduce) { .dw-fill.dw-open { animation: none; width: 100%;
   opacity: .5; } }
-.dw-dials { display: flex; gap: 20px; margin-top: 4px; align-items: flex-start; }
-.dw-split { display: flex; height: 10px; gap: 2px; margin: 8px 0 4px; }
+.dw-dials { display: flex; gap: 16px; margin-top: 4px; align-items: flex-start; }
+.dw-split { display: flex; height: 10px; gap: 2px; margin: 6px 0 3px; }
 .dw-split i { display: block; border-radius: 2px; min-width: 1px; }
-.dw-small { font-size: 12px; line-height: 1.4; color: var(--dw-muted); }
+.dw-small { font-size: 11.5px; line-height: 1.4; color: var(--dw-muted); }
 .dw-verdict { font-size: 12.5px; line-height: 1.45; margin: 0; color: var(--dw-text);
   padding: 8px 18px; border-top: 1px solid var(--dw-rule); min-height: 54px; }
 .dw-small abbr { text-decoration: underline dotted; text-underline-offset: 2px; cursor: help; }
@@ -64,7 +67,7 @@ GRID_CSS = """
 .dw-side { grid-area: side; padding: 10px 18px; border-right: 1px solid var(--dw-rule);
   overflow: hidden auto; scrollbar-width: thin; }
 .dw-main { grid-area: main; display: grid; min-width: 0; min-height: 0;
-  grid-template-rows: minmax(120px, 27fr) minmax(250px, 50fr) minmax(164px, 23fr) auto; }
+  grid-template-rows: minmax(120px, 24fr) minmax(250px, 53fr) minmax(164px, 23fr) auto; }
 .dw-band { display: grid; min-width: 0; min-height: 0; border-top: 1px solid var(--dw-rule); }
 .dw-band:first-child { border-top: 0; }
 .dw-middle { grid-template-columns: minmax(0, 1fr) 330px; }
@@ -72,6 +75,8 @@ GRID_CSS = """
 .dw-cell { min-width: 0; min-height: 0; overflow: hidden; position: relative; }
 .dw-cell + .dw-cell { border-left: 1px solid var(--dw-rule); }
 .dw-block { padding: 10px 18px; overflow: hidden auto; scrollbar-width: thin; }
+.dw-bottom > .dw-block { padding: 8px 16px; }
+.dw-corner { position: absolute; right: 44px; top: 6px; z-index: 2; }
 .dw-node { display: flex; flex-direction: column; overflow: hidden auto; scrollbar-width: thin; }
 .dw-main.dw-board { display: flex; flex-direction: column; overflow: hidden auto; }
 .dw-board > .dw-board-band { display: flex; flex: 1 1 0; }

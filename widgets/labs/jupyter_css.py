@@ -21,6 +21,8 @@ JUPYTER_CSS = """
   overflow: hidden; }
 .dw-in-jupyter .dw-row > .dw-label { flex: 0 0 88px; }
 .dw-in-jupyter .dw-row > .dw-readout { flex: 0 0 34px; text-align: right; }
+.dw-in-jupyter .dw-row.dw-stacked { flex-direction: column; align-items: stretch; gap: 2px; }
+.dw-in-jupyter .dw-row.dw-stacked > * { flex: none; }
 .dw-in-jupyter .dw-line { gap: 6px; margin-top: 8px; overflow: hidden; align-items: center; }
 .dw-in-jupyter .dw-line > .widget-dropdown { min-width: 0; }
 .dw-in-jupyter :is(select, input[type=text], input[type=number], textarea) {
@@ -42,6 +44,8 @@ JUPYTER_CSS = """
 .dw-in-jupyter .dw-button.dw-primary { background: var(--dw-accent); color: var(--dw-paper);
   border-color: var(--dw-accent); }
 .dw-in-jupyter .dw-button:disabled { opacity: .45; }
+.dw-in-jupyter .dw-button.dw-corner { height: 22px; padding: 0 8px;
+  font: 500 11.5px/20px var(--dw-sans); }
 .dw-in-jupyter .noUi-target { background: var(--dw-edge); border: 0; height: 4px; }
 .dw-in-jupyter .noUi-connect { background: var(--dw-accent); }
 .dw-in-jupyter .noUi-horizontal .noUi-handle { background: var(--dw-paper); width: 14px;

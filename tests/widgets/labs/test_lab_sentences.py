@@ -35,7 +35,7 @@ def test_a_drawn_node_says_how_sure_both_models_were(trace):
 
     told = msgspec.structs.replace(make_round(0), p_bits=[0.0] * 6, q_bits=[0, 0, 3.128, 0, 0])
     facts = node_facts(trace.with_(rounds=[told]), Selection(0, 2))
-    assert facts.numbers == [("entropy of p", "0 bits"), ("entropy of q", "3.13 bits")]
+    assert facts.numbers == [("entropy of p, of q", "0 bits, 3.13 bits")]
     assert node_facts(trace, Selection(0, 2)).numbers == [], "an older trace does not know"
 
 

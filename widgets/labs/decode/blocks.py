@@ -44,7 +44,7 @@ ERROR_BLOCKS = (
     "trace",
 )
 RUN_BUTTONS = {"start": "▶ Start", "pause": "❚❚ Pause", "step": "❚▶ Step", "stop": "■ Stop"}
-PICTURE_BUTTONS = {"picture": "◫ Method or acceptance"}  # what the lower left chart shows
+PICTURE_BUTTONS = {"picture": "⇄ Other chart"}  # the method's own, or the acceptance map
 KNOB_BUTTONS = {"undo": "↶ Undo", "redo": "↷ Redo", "reset": "Reset"}
 # view, its field, the block that fills it
 VIEW_FIELDS = (
@@ -185,17 +185,18 @@ def extra_title(facts: NodeFacts) -> str:
 def node_html(trace: Trace, view: LabView, laws: Callable[[int, int], dict[str, float]]) -> str:
     """Numbers of the selected node, what other rules would do with it, and why it ended so."""
     facts = node_facts(trace, view.selection)
-    rows = facts.numbers
+    rows, heading = facts.numbers, ""
     if facts.chance is not None:
-        rows = [(f"kept here, by {facts.rule}", theme.chance(facts.chance))]
         try:
             others = laws(view.selection.round, view.selection.node)
         except WorkbenchError:
             others = {}
+        heading = '<h3 class="dw-title">Chance to be kept here, by rule</h3>'
+        rows = [(f"▸ {facts.rule}", theme.chance(facts.chance))]
         rows += [(t, theme.chance(value)) for t, value in others.items() if t != facts.rule]
         rows += facts.numbers
     return (
         f'<div class="dw-facts">{extra_title(facts)}'
         f'<p class="dw-why"><b>{escape(facts.why_title)}</b> {escape(facts.why)}</p>'
-        f"{frame.table_html(rows)}</div>"
+        f"{heading}{frame.table_html(rows)}</div>"
     )

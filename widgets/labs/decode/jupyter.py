@@ -127,7 +127,6 @@ class JupyterView:
         rows += [
             self.html["notice"],
             box([self.buttons[name] for name in KNOB_BUTTONS], "dw-line", row=True),
-            box([self.buttons["picture"]], "dw-line", row=True),
             box([self.kind, self.save], "dw-line", row=True),
             self.link,
             self.upload,
@@ -143,7 +142,9 @@ class JupyterView:
         node = box([self.figures["law"], self.html["node"]], "dw-cell", "dw-node")
         middle = box([box([self.tree], "dw-cell"), node], "dw-band", "dw-middle")
         speed = box([self.html["speed"], self.errors["speed"]], "dw-cell", "dw-block")
-        charts = [box([self.figures[name]], "dw-cell") for name in ("map", "length")]
+        self.buttons["picture"].add_class("dw-corner")
+        own = [self.figures["map"], self.buttons["picture"]]
+        charts = [box(own, "dw-cell"), box([self.figures["length"]], "dw-cell")]
         bottom = box([*charts, speed], "dw-band", "dw-bottom")
         bands = [box([stream], "dw-band"), middle, bottom, self.html["verdict"]]
         main = box(bands, "dw-main")
@@ -204,6 +205,8 @@ class JupyterView:
         if "verbs" in changes:
             for verb, button in self.buttons.items():
                 button.disabled = verb != "reset" and verb not in changes["verbs"]
+            shown = "visible" if "picture" in changes["verbs"] else "hidden"
+            self.buttons["picture"].layout.visibility = shown
         if "form" in changes:
             self._fill(changes["form"])
 

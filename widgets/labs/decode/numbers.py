@@ -88,7 +88,8 @@ def _words(trace: Trace) -> str:
         if key == "mean_emitted":
             continue  # in the line below, beside what it has to reach
         value = f"{summary[key]:.2f}" if key.startswith("mean") else theme.percent(summary[key])
-        parts.append(f'<abbr title="{escape(meaning, True)}">{value} {label}</abbr>')
+        words = f"{value} {label}".replace(" ", "\u00a0")
+        parts.append(f'<abbr title="{escape(meaning, True)}">{words}</abbr>')
     line = f'<div class="dw-small">{" · ".join(parts)}</div>'
     if found.break_even_emitted is not None:
         even = escape(speed.EXPLAIN["break_even_emitted"], True)

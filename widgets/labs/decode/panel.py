@@ -39,6 +39,9 @@ BUTTON_CSS = """
 .bk-btn[disabled] { opacity: .45; }
 .bk-btn:focus-visible { outline: 2px solid var(--dw-accent); outline-offset: 2px; }
 """
+SMALL_CSS = """
+.bk-btn.bk-btn { height: 22px; padding: 0 8px; font-size: 11.5px; }
+"""
 FILE_CSS = """
 :host { font: 12px/1.4 var(--dw-sans); }
 .bk-input[type="file"] { border: 0; padding: 0; height: 28px; background: none; box-shadow: none;
@@ -95,7 +98,8 @@ class DecodePanel:
         made = {}
         for verb, label in labels.items():
             kind = "primary" if verb == "start" else "default"
-            look = {"stylesheets": [BUTTON_CSS], "margin": 0, "align": "center"}
+            css = [BUTTON_CSS, *([SMALL_CSS] if verb in PICTURE_BUTTONS else [])]
+            look = {"stylesheets": css, "margin": 0, "align": "center"}
             made[verb] = pn.widgets.Button(label=label, color=kind, **look)
             made[verb].on_click(lambda _, verb=verb: getattr(self.controller, verb)())
         return made
@@ -171,7 +175,6 @@ class DecodePanel:
         rows += [
             self.html["notice"],
             pn.Row(*undo, margin=(8, 0, 4, 0), styles={"gap": "6px"}),
-            pn.Row(self.buttons["picture"], margin=(0, 0, 4, 0)),
             pn.Row(self.kind, self.download, margin=0, styles={"gap": "6px"}),
             pn.Row(
                 html('<span class="dw-small">open trace</span>', width=66, sizing_mode=None),
@@ -196,6 +199,7 @@ class DecodePanel:
             "node": self.html["node"],
             "law": self.figures["law"],
             "map": self.figures["map"],
+            "picture": self.buttons["picture"],
             "length": self.figures["length"],
             "speed": pn.Column(self.html["speed"], self.errors["speed"], margin=0),
             "verdict": self.html["verdict"],
@@ -258,6 +262,7 @@ class DecodePanel:
         if "verbs" in changes:
             for verb, button in self.buttons.items():
                 button.disabled = verb != "reset" and verb not in changes["verbs"]
+            self.buttons["picture"].visible = "picture" in changes["verbs"]
         if "form" in changes:
             self._fill(changes["form"])
 

@@ -56,10 +56,9 @@ def _entropies(round_: Round, node: int) -> list[tuple[str, str]]:
     if not round_.p_bits:
         return []
     target = round_.p_bits[round_.parent[node] + 1]
-    rows = [("entropy of p", theme.bits(target))]
-    if round_.q_bits:
-        rows.append(("entropy of q", theme.bits(round_.q_bits[node])))
-    return rows
+    if not round_.q_bits:
+        return [("entropy of p", theme.bits(target))]
+    return [("entropy of p, of q", f"{theme.bits(target)}, {theme.bits(round_.q_bits[node])}")]
 
 
 def _extra_facts(trace: Trace, round_: Round) -> NodeFacts:
@@ -109,13 +108,20 @@ def why(trace: Trace, position: int, node: int) -> str:
         )
     gave = gave[0].upper() + gave[1:]
     if fate == "accepted":
-        return f"{gave}: a chance of {chance:.2f} to be kept, and the round's draw kept it."
+        return f"{gave}: {_odds(chance)} to be kept, and the round's draw kept it."
     if chance <= 0:
         return f"{gave}: with this rule nothing of that mass can be kept."
     return (
-        f"{gave}: a chance of {chance:.2f} to be kept. The round's draw ({round_.uniform:.3f})"
-        f" fell into the other {1 - chance:.2f}."
+        f"{gave}: {_odds(chance)} to be kept, and the round's draw ({round_.uniform:.3f}) fell"
+        " outside it."
     )
+
+
+def _odds(chance: float) -> str:
+    """``a chance of 0.36``, never one that is rounded to nothing or to certainty."""
+    if 0 < chance < 0.005:
+        return "a chance below 0.01"
+    return "a chance above 0.99" if 0.995 <= chance < 1 else f"a chance of {chance:.2f}"
 
 
 def _is(letter: str, value: float) -> str:
