@@ -11,7 +11,7 @@ from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
 from workbench.core.tree import DraftTree
 from workbench.drafters.rasd import pruned
-from workbench.drafters.rest import Rest, heaviest
+from workbench.drafters.rest import heaviest
 from workbench.engine.decode import Decoding, decode
 from workbench.models.store import Store
 from workbench.testing import oracles
@@ -117,21 +117,67 @@ def run(drafter, target, store, tokens, prompt, draft=None):
     return list(decode(job, prompt))
 
 
-def test_a_corpus_that_holds_the_answer_is_followed_to_the_end():
-    target, prompt = ToyModel.random(9, seed=3, scale=3.0), [0, 1, 2]
+def test_what_is_likely_and_frequent_comes_first():
+    """A node is worth its branch's probability times its count's share, at most its parent's."""
+    law = torch.tensor([0.5, 0.1, 0.3, 0.05, 0.05])
+    found = tree_of((C, D), (A, B), (A, D))  # nodes C, CD, A, AB, AD
+    shares = torch.tensor([0.6, 0.5, 0.4, 0.1, 0.35])
+    found = DraftTree(found.tokens, found.parent, score=shares)
+    kept = pruned(found, law, 3, 5)
+    order = [tuple(kept.tokens[kept.path_to(row)].tolist()) for row in range(1, 6)]
+    assert order == [(A,), (C,), (A, D), (C, D), (A, B)]  # .2, .18, .175, .15, .05
+    assert kept.score.tolist() == pytest.approx([0.4, 0.6, 0.35, 0.5, 0.1])
+    merged, _ = fuse_trees(DraftTree.empty(), kept, 3, 9, 9)
+    assert paths_of(merged) == {(A,), (C,), (A, D)}, "the best nodes are those that find room"
+
+
+LONG = 11  # letters of the periodic answer that a corpus may hold
+
+
+def known_answer():
+    """A target, a prompt, its answer, and a corpus of nothing else."""
+    target, prompt = ToyModel.cycle(LONG), [0, 1, 2]
     wanted = oracles.plain_greedy(target.rule, prompt, 40)
-    store = Store.of([np.array([*prompt, *wanted])])
-    rounds = run(Rest(shortest=2), target, store, 40, prompt)
+    return target, prompt, wanted, Store.of([np.arange(60) % LONG])
+
+
+def wrong_draft(target: ToyModel) -> ToyModel:
+    """Always sure, never right: it says the target's third choice."""
+    return ToyModel(lambda tokens: target.rule(tokens).roll(2), LONG)
+
+
+@pytest.mark.parametrize("name", ["rest", "rasd", "fuse", "aded"])
+def test_a_corpus_that_holds_the_answer_is_followed_to_the_end(name):
+    """As deep as it is looked up, every round, however bad the draft beside it is."""
+    target, prompt, wanted, store = known_answer()
+    knobs = {"rasd": {"first": LONG}, "fuse": {"second": "rest"}}.get(name, {})
+    drafter = make_method("drafter", name, **knobs)
+    rounds = run(drafter, target, store, 40, prompt, wrong_draft(target))
     assert emitted(rounds) == wanted
-    first = rounds[0]
-    assert first.accepted == 3 and first.report["span"] >= 2
-    # A bad draft beside it costs nodes, never the answer.
-    rasd = make_method("drafter", "rasd", draft="draft_model", first=9)
-    bad = ToyModel.random(9, seed=8)
-    assert emitted(run(rasd, target, store, 40, prompt, bad)) == wanted
+    assert {done.accepted for done in rounds} == {3}, "the budget's depth, every round"
 
 
-@pytest.mark.parametrize("name", ["rest", "rasd", "fuse"])
+def test_the_same_corpus_shuffled_is_not_followed():
+    """The check above bites: what is looked up must be the answer, not any text."""
+    target, prompt, wanted, store = known_answer()
+    mixed = Store.of([np.random.default_rng(1).permutation(store.tokens[:-1])])
+    for name in ("rest", "aded"):
+        rounds = run(make_method("drafter", name), target, mixed, 40, prompt)
+        assert emitted(rounds) == wanted
+        # A whole turn of the text has to be written before a table that learns knows it.
+        known = next((place for place, r in enumerate(rounds) if r.accepted == 3), len(rounds))
+        assert sum(len(r.emitted) for r in rounds[:known]) >= LONG - len(prompt)
+
+
+def test_branches_that_the_draft_finds_unlikely_are_pruned():
+    target, prompt, _, store = known_answer()
+    wrong = wrong_draft(target)
+    rounds = run(make_method("drafter", "rasd", first=1), target, store, 20, prompt, wrong)
+    for done in rounds[:-2]:  # the last ones have no room for the draft, so nobody judges
+        assert done.report["pruned"] >= 2 and set(done.report["origin"]) == {"draft"}
+
+
+@pytest.mark.parametrize("name", ["rest", "rasd", "fuse", "aded"])
 def test_useless_corpora_leave_the_text_alone(name):
     target, draft, prompt = ToyModel.random(5, seed=3), ToyModel.random(5, seed=4), [0, 1, 2]
     wanted = oracles.plain_greedy(target.rule, prompt, 30)

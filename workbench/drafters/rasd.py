@@ -52,9 +52,10 @@ class Rasd:
     worth their nodes; the rest is merged by longest prefix and checked in one pass.
 
     *Deviations*: the paper's thresholds are not published; a branch stays if its first token is
-    among the draft's ``first`` likeliest at the root, scored by that probability times the share of
-    its count. Where a draft shows no law at the root every branch stays. The merged tree is
-    *chosen*: matching one draw of p a node is exact for it.
+    among the draft's ``first`` likeliest at the root, and nodes are worth that probability times
+    the share of their count: the best of them fill what the draft's tree leaves of the budget.
+    Where a draft shows no law at the root every branch stays, in the retriever's order. The merged
+    tree is *chosen*: matching one draw of p a node is exact for it.
 
     *Cost*: both parts' own, no further forward.
     """
@@ -103,7 +104,7 @@ class Rasd:
         own = Budget(budget.depth, budget.nodes - asked, budget.width, heard, budget.hidden)
         tree, state.draft_state = state.draft.propose(ctx, state.draft_state, own)
         depth = heard.stopped_at or budget.depth
-        rest = Budget(depth, budget.nodes - len(tree), budget.width, heard, budget.hidden)
+        rest = Budget(depth, budget.nodes, budget.width, heard, budget.hidden)
         found, state.retriever_state = state.retriever.propose(ctx, state.retriever_state, rest)
         kept = pruned(found, _root_law(heard, tree), self.first, ctx.vocab_size)
         merged, origin = fuse_trees(
@@ -130,16 +131,24 @@ def _root_law(heard: _Listening, tree: DraftTree) -> torch.Tensor | None:
 
 
 def pruned(found: DraftTree, law: torch.Tensor | None, first: int, vocab_size: int) -> DraftTree:
-    """The branches whose first token is among the ``first`` likeliest of ``law``."""
+    """The branches whose first token is among the ``first`` likeliest of ``law``, best node first.
+
+    A node is worth its branch's probability times its own score, and never more than its parent.
+    """
     if law is None or not len(found):
         return found
-    allowed = set(law[:vocab_size].topk(min(first, len(law), vocab_size)).indices.tolist())
-    tokens, place = found.tokens.tolist(), {-1: -1}
+    likely = law[:vocab_size].topk(min(first, len(law), vocab_size))
+    allowed = dict(zip(likely.indices.tolist(), likely.values.tolist(), strict=True))
+    shares = [1.0] * len(found) if found.score is None else found.score.tolist()
+    branch: dict[int, float] = {}  # the probability of each kept node's first token
+    worth: dict[int, float] = {-1: float("inf")}
     for node, above in enumerate(found.parent):
-        if above in place and (above >= 0 or tokens[node] in allowed):
-            place[node] = len(place) - 1
-    del place[-1]
-    kept = list(place)
+        chance = allowed.get(int(found.tokens[node])) if above < 0 else branch.get(above)
+        if chance is not None:
+            branch[node], worth[node] = chance, min(worth[above], chance * shares[node])
+    kept = sorted(branch, key=lambda node: -worth[node])  # stable, so parents stay before children
+    place = {node: new for new, node in enumerate(kept)}
     parent = tuple(place.get(found.parent[node], -1) for node in kept)
-    score = None if found.score is None else found.score[kept]
-    return DraftTree(found.tokens[kept], parent, score=score)
+    return DraftTree(
+        found.tokens[kept], parent, score=None if found.score is None else found.score[kept]
+    )
