@@ -14,7 +14,9 @@ def test_dragging_a_bar_changes_every_block(open_page, app_url, shots, dark):
     page = open_page(f"{app_url}verifier", dark=dark)
     bar = page.get_by_role("slider", name="target probability of self")
     expect(bar).to_have_attribute("aria-valuenow", "0.420", timeout=30_000)
-    line = page.get_by_text("no rule exceeds")
+    expect(page.get_by_text("no rule exceeds this")).to_be_visible()
+    page.get_by_label("sampler").select_option(label="independent (SpecInfer, SpecTr)")
+    line = page.get_by_text("no rule exceeds 0.")
     before = line.text_content()
     box = bar.bounding_box()
     middle = box["x"] + box["width"] / 2

@@ -68,7 +68,7 @@ def figure(info: Refill, mode: str = "light") -> dict[str, Any]:
     off = "exactly p" if info.variation < 1e-6 else f"{info.variation:.3f} off p"
     layout = theme.base_layout(
         "refill",
-        f"{literal(info.rule)} emits {off} · kept ■ redrawn ▒ p ▬",
+        f"What it emits: {off} · ■ kept ▒ redrawn ▬ p",
         barmode="stack",
         shapes=shapes,
         xaxis={
@@ -76,8 +76,8 @@ def figure(info: Refill, mode: str = "light") -> dict[str, Any]:
             "ticktext": [literal(label) for label in info.labels],
             "tickfont": {"family": theme.MONO, "size": 11, "color": light.text},
         },
-        yaxis={"range": [0, max(tops, default=1) * 1.12], "nticks": 4},
-        margin={"l": 42, "r": 18, "t": 38, "b": 26},
+        yaxis={"range": [0, max(tops, default=1) * 1.12], "nticks": 4, "title": {"text": "chance"}},
+        margin={"l": 50, "r": 18, "t": 38, "b": 26},
     )
     if info.refusal:
         traces, layout["shapes"] = [], []

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from widgets import theme
+from widgets.figures import svg as draw
 from widgets.figures.notes import literal, note
+
+LETTERS = 25  # of a rule's name that fit before the bars
+ROOMY = 10  # with so many bars or fewer each has room for two lines
 
 
 class RuleBar(NamedTuple):
@@ -17,13 +21,14 @@ class RuleBar(NamedTuple):
     variation: float  # total variation of what it emits to p
     lossless: bool  # what it declares
     chosen: bool
+    optimum: float  # the most that any lossless rule accepts of these drafts
+    drafts: str = ""  # how its siblings are drawn, where that differs between the rules
 
 
 class RuleBars(NamedTuple):
-    """The rules in the order shown, and the optimum of this way of drawing siblings."""
+    """The rules in the order shown; ``siblings`` says how many are drawn, and how."""
 
     bars: tuple[RuleBar, ...]
-    optimum: float
     siblings: str
 
 
@@ -34,7 +39,7 @@ def rows(info: RuleBars) -> list[dict[str, Any]]:
             "rule": bar.name,
             "accepted": bar.accepted,
             "total_variation": bar.variation,
-            "optimum": info.optimum,
+            "optimum": bar.optimum,
         }
         for bar in info.bars
     ]
@@ -49,7 +54,7 @@ def figure(info: RuleBars, mode: str = "light") -> dict[str, Any]:
         "type": "bar",
         "orientation": "h",
         "y": places,
-        "x": [bar.accepted or 0.0 for bar in info.bars],
+        "x": [bar.accepted for bar in info.bars],
         "customdata": [bar.name for bar in info.bars],
         "text": [theme.chance(bar.accepted) if _fits(bar) else "" for bar in info.bars],
         "textposition": "inside",
@@ -57,7 +62,8 @@ def figure(info: RuleBars, mode: str = "light") -> dict[str, Any]:
         "constraintext": "none",
         "textangle": 0,
         "textfont": {"size": 11, "color": light.paper},
-        "hovertemplate": "%{x:.3f}<extra></extra>",
+        "hovertext": [f"at most {bar.optimum:.3f} by any rule" for bar in info.bars],
+        "hovertemplate": "%{x:.3f} · %{hovertext}<extra></extra>",
         "marker": {
             "color": [light.accent if ok else light.corrected_fill for ok in exact],
             "line": {
@@ -74,7 +80,7 @@ def figure(info: RuleBars, mode: str = "light") -> dict[str, Any]:
         "type": "scatter",
         "mode": "text",
         "y": places,
-        "x": [_beside(bar, info.optimum) for bar in info.bars],
+        "x": [_beside(bar) for bar in info.bars],
         "text": [_said(bar) for bar in info.bars],
         "textposition": "middle right",
         "textfont": {"size": 11, "color": light.text},
@@ -84,35 +90,17 @@ def figure(info: RuleBars, mode: str = "light") -> dict[str, Any]:
     layout = theme.base_layout(
         "rule_acceptance",
         f"Chance to emit a drafted token · {literal(info.siblings)}",
-        xaxis={"range": [0, 1.5], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
+        xaxis={"range": [0, 1.42], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
         yaxis={
             "tickvals": places,
-            "ticktext": [_tick(bar) for bar in info.bars],
+            "ticktext": [_tick(bar, len(info.bars)) for bar in info.bars],
             "range": [len(info.bars) - 0.4, -0.6],
             "tickfont": {"size": 11, "color": light.text},
+            "ticklabelstandoff": 6,
         },
-        shapes=[
-            {
-                "type": "line",
-                "x0": info.optimum,
-                "x1": info.optimum,
-                "y0": -0.6,
-                "y1": len(info.bars) - 0.4,
-                "line": {"color": light.text, "width": 1.4, "dash": "4px,3px"},
-            }
-        ],
-        annotations=[
-            {
-                "x": info.optimum,
-                "y": 1,
-                "yref": "paper",
-                "yanchor": "bottom",
-                "text": f"no rule exceeds {theme.chance(info.optimum)}",
-                "showarrow": False,
-                "font": {"size": 11, "color": light.muted},
-            }
-        ],
-        margin={"l": 170, "r": 18, "t": 48, "b": 26},
+        shapes=_bounds(info),
+        annotations=_bound_words(info),
+        margin={"l": 164, "r": 18, "t": 48, "b": 26},
     )
     if not info.bars:
         layout["annotations"] = [note("no rule takes such drafts")]
@@ -120,9 +108,43 @@ def figure(info: RuleBars, mode: str = "light") -> dict[str, Any]:
     return theme.in_mode(picture, mode)
 
 
-def _tick(bar: RuleBar) -> str:
-    title = literal(bar.title if len(bar.title) <= 25 else bar.title[:24] + "…")
-    return f"<b>{title}</b>" if bar.chosen else title
+def _one_bound(info: RuleBars) -> bool:
+    """Whether all rules see drafts of the same optimum."""
+    return len({round(bar.optimum, 9) for bar in info.bars if bar.accepted is not None}) < 2
+
+
+def _bounds(info: RuleBars) -> list[dict[str, Any]]:
+    """The optimum: a line across where it is one for all, else a piece at every bar."""
+    line = {"color": theme.LIGHT.text, "width": 1.4, "dash": "4px,3px"}
+    shown = [(n, bar.optimum) for n, bar in enumerate(info.bars) if bar.accepted is not None]
+    spans = [(n - 0.46, n + 0.46, best) for n, best in shown]
+    if shown and _one_bound(info):
+        spans = [(-0.6, len(info.bars) - 0.4, shown[0][1])]
+    return [
+        {"type": "line", "x0": best, "x1": best, "y0": low, "y1": high, "line": line}
+        for low, high, best in spans
+    ]
+
+
+def _bound_words(info: RuleBars) -> list[dict[str, Any]]:
+    best = [bar.optimum for bar in info.bars if bar.accepted is not None]
+    if not best:
+        return []
+    one = _one_bound(info)
+    words = f"no rule exceeds {theme.chance(best[0])}" if one else "┆ no rule exceeds this"
+    place = {"x": best[0] if one else 1.0, "y": 1, "yref": "paper", "yanchor": "bottom"}
+    font = {"size": 11, "color": theme.LIGHT.muted}
+    return [{**place, "text": words, "showarrow": False, "font": font}]
+
+
+def _tick(bar: RuleBar, count: int) -> str:
+    """Its name, cut where it is long, and its way of drafting where there is room for a line."""
+    title = bar.title.removesuffix(" (wrong)").removesuffix(" (lossy)")
+    title = literal(draw.shorten(title, LETTERS))
+    shown = f"<b>{title}</b>" if bar.chosen else title
+    if not bar.drafts or count > ROOMY:
+        return shown
+    return f'{shown}<br><span style="font-size:9px">{literal(bar.drafts)}</span>'
 
 
 def _fits(bar: RuleBar) -> bool:
@@ -130,10 +152,11 @@ def _fits(bar: RuleBar) -> bool:
     return (bar.accepted or 0.0) > 0.12 and bar.variation < 1e-6
 
 
-def _beside(bar: RuleBar, optimum: float) -> float:
+def _beside(bar: RuleBar) -> float:
     """Where the words of a bar begin; beyond the line of the optimum where they would cross it."""
-    end = bar.accepted or 0.0
-    return max(end, optimum) + 0.01 if end > 0.3 else end
+    if bar.accepted is None:
+        return 0.01
+    return max(bar.accepted, bar.optimum) + 0.01 if bar.accepted > 0.3 else bar.accepted
 
 
 def _said(bar: RuleBar) -> str:
@@ -142,4 +165,4 @@ def _said(bar: RuleBar) -> str:
     if bar.variation < 1e-6:
         return "" if _fits(bar) else theme.chance(bar.accepted)
     kind = "lossy" if not bar.lossless else "WRONG"
-    return f"{theme.chance(bar.accepted)} · {kind}: {bar.variation:.3f} off p"
+    return f"{theme.chance(bar.accepted)} {kind}: {bar.variation:.2f} off p"

@@ -12,7 +12,10 @@ from lab_script import make_trace
 
 from widgets.labs.board import Changes
 from widgets.labs.board_lab import BoardLab
-from widgets.labs.verifier.controller import VerifierLab, laws_of_round
+from widgets.labs.decode.recorded import recorded_trace
+from widgets.labs.verifier.compared import compared
+from widgets.labs.verifier.controller import VerifierLab
+from widgets.labs.verifier.laws import laws_of_round
 from workbench.bench.audit import KEEP, REFILL
 from workbench.core.errors import BadInput
 from workbench.core.method import methods
@@ -99,9 +102,58 @@ def test_a_recorded_run_gives_its_laws():
     labels, p, q = laws_of_round(trace, trace.rounds[0])
     assert lab.settings["p"] == p and lab.settings["labels"] == labels
     assert sum(p) == pytest.approx(1) == pytest.approx(sum(q))
-    lab.change("round", 2)
-    assert lab.settings["round"] == 2
+    lab.change("round", 3)
+    assert lab.settings["round"] == 3
     assert "round 3 of a run of scripted:target" in lab.contents()["head"]
+    lab.handle("laws", {"kind": "bar", "law": "p", "index": 0, "value": 0.9})
+    assert "laws of your own" in lab.contents()["head"], "edited laws are no longer the round's"
+
+
+def test_the_recorded_run_gives_laws_without_a_file_and_undo_gives_the_old_ones_back():
+    lab = VerifierLab(p=P, q=Q)
+    assert "take_recorded" in lab.verbs()
+    lab.take_recorded()
+    kept = recorded_trace()
+    assert kept is not None and "take_recorded" not in lab.verbs()
+    place = lab.settings["round"]
+    assert lab.settings["p"] == laws_of_round(kept, kept.rounds[place - 1])[1]
+    fields = {field.key for section in lab.sections for field in section.fields}
+    assert "round" in fields <= set(lab.settings)
+    lab.undo()
+    assert lab.settings["p"] == pytest.approx(P) and fields <= set(lab.settings)
+    assert "laws of your own" in lab.contents()["head"]
+
+
+def test_each_rule_sees_the_drafts_that_it_is_made_for():
+    lab = VerifierLab(p=P, q=Q)
+    found = {rule.outcome.name: rule for rule in lab.outcomes()}
+    assert not any(rule.outcome.refusal for rule in found.values())
+    assert found["rsd"].sampler == "without_replacement" and found["rsd"].siblings == 2
+    assert found["mdsd_optimal"].sampler == "top_plus_one"
+    assert found["block"].siblings == found["rejection"].siblings == 1
+    assert all(
+        rule.outcome.accepted <= rule.optimum + 1e-9
+        for rule in found.values()
+        if rule.outcome.lossless
+    )
+    assert found["mdsd_optimal"].outcome.accepted == pytest.approx(found["mdsd_optimal"].optimum)
+    lines = lab.contents()["rules"]["layout"]["shapes"]
+    assert len(lines) == len(found), "each bar has its own bound"
+    verifiers = [card.make() for card in methods("verifier")]
+    refused = compared(P, Q, 2, "independent", verifiers)
+    assert {r.outcome.name for r in refused if r.outcome.refusal} >= {"rsd", "block", "rejection"}
+
+
+def test_a_drag_does_not_wait_for_the_audit():
+    lab, heard = VerifierLab(p=P, q=Q), threading.Event()
+    first = lab.contents()["audit"]
+    lab.listen(heard.set)
+    lab.handle("laws", {"kind": "bar", "law": "p", "index": 0, "value": 0.8})
+    heard.clear()
+    assert "being enumerated" in lab.contents()["audit"] and "being enumerated" not in first
+    assert heard.wait(60), "nobody is told that the audit is there"
+    assert "being enumerated" not in lab.contents()["audit"]
+    lab.close()
 
 
 @pytest.mark.parametrize(
@@ -153,6 +205,7 @@ def test_only_what_changed_is_drawn_again():
     assert changes.of(lab.contents()) == {}
     lab.change("rule", "exact_match")
     assert set(changes.of(lab.contents())) == {"rules", "emits", "audit"}
+    lab.close()
 
 
 def test_a_notebook_shows_widgets_and_a_page_without_a_kernel_shows_text():

@@ -24,9 +24,20 @@ def run_knobs() -> tuple[Knob, ...]:
     )  # fmt: skip
 
 
-def audit_html(rule: Audit, live: Any) -> str:
-    """The enumerated audit of the rule and, once there is one, that of a run."""
-    parts = [_block(f"Audit of {rule.subject.replace('_', ' ')}, every draft enumerated", rule)]
+def audit_html(rule: Audit, live: Any, title: str, fresh: bool = True) -> str:
+    """The enumerated audit of the rule and, once there is one, that of a run.
+
+    Args:
+        title: of the rule that is looked at now.
+        fresh: whether ``rule`` is the audit of the rule and the laws of now, or an earlier one.
+    """
+    if fresh:
+        parts = [_block(f"Audit of {title}, every draft enumerated", rule)]
+    else:
+        parts = [
+            f'<div aria-busy="true"><div style="opacity:.45">'
+            f"{_block(f'Audit of {title}: every draft is being enumerated …', rule)}</div></div>"
+        ]
     if live.error:
         parts.append(f'<div class="dw-error" role="alert">{escape(live.error)}</div>')
     if live.found is not None:

@@ -9,34 +9,34 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from widgets import theme
 from widgets.controls.form import Field
 from widgets.figures import refill, rule_acceptance
 from widgets.labs import frame
 from widgets.labs.board import Cell, Section
+from widgets.labs.decode.recorded import recorded_trace
 from widgets.labs.history import History
 from widgets.labs.verifier.audits import audit_html, run_knobs
+from widgets.labs.verifier.compared import FITTING, SAMPLER_NAMES, Compared, compared
+from widgets.labs.verifier.laws import (
+    EXAMPLE,
+    TOKENS,
+    laws_of_round,
+    moved,
+    normal,
+    shortened,
+    telling_round,
+)
 from widgets.labs.verifier.live_audit import LiveAudit
+from widgets.labs.verifier.rule_audit import RuleAudit
 from workbench.bench.audit import Audit, audit_verifier
 from workbench.bench.lossless import every_verifier
-from workbench.bench.rules import MOST_SIBLINGS, SCHEMES, RuleOutcome, compare_rules, optimum
+from workbench.bench.rules import MOST_SIBLINGS, optimum
 from workbench.core.errors import BadInput, WorkbenchError
-from workbench.core.method import Knob
-from workbench.core.trace import Round, Trace
+from workbench.core.method import Knob, methods
+from workbench.core.trace import Trace
 from workbench.testing.saboteurs import WRONG_VERIFIERS
 
-TOKENS = 5  # shown of a recorded law; the last stands for all other tokens
-AUDITED_TOKENS = 4  # a tree of four nodes over five tokens takes seconds to enumerate
-EXAMPLE = (
-    ("self", "name", "None", "(", "other"),
-    (0.42, 0.27, 0.15, 0.10, 0.06),
-    (0.22, 0.12, 0.40, 0.08, 0.18),
-)
-SAMPLER_NAMES = {
-    "independent": "independent (SpecInfer, SpecTr)",
-    "without_replacement": "without replacement (RSD)",
-    "top_plus_one": "top tokens and one draw",
-}
+LABELS = {"saboteurs": "show wrong rules too", "draws": "drafts"}
 
 
 def _knob(name: str, kind: str, default: Any, help: str, **more: Any) -> Knob:
@@ -55,7 +55,11 @@ class VerifierLab:
     """
 
     title = "Verifier lab"
-    buttons: Mapping[str, str] = {"audit_run": "▶ Audit a run", "stop": "■ Stop"}
+    buttons: Mapping[str, str] = {
+        "audit_run": "▶ Audit a run",
+        "stop": "■ Stop",
+        "take_recorded": "Laws of a recorded round",
+    }
     knobs: Mapping[str, str] = {"undo": "↶ Undo", "redo": "↷ Redo", "reset": "Reset"}
     bands: tuple[tuple[Cell, ...], ...] = (
         (Cell("laws", "bars", 250, 1.0), Cell("rules", "plot", 290, 1.25)),
@@ -80,14 +84,14 @@ class VerifierLab:
         optimum(first_p, first_q, 1, "independent")  # refuses what is no law
         self.sections = self._sections()
         defaults = {f.key: f.knob.default for s in self.sections for f in s.fields}
-        laws = {"p": _normal(first_p), "q": _normal(first_q), "labels": names}
-        self.history = History({**defaults, **laws})
+        laws = {"p": normal(first_p), "q": normal(first_q), "labels": names}
+        self.history = History({**defaults, **laws, "round": 1})
         self._lock = threading.RLock()
         self._listeners: list[Callable[[], None]] = []
-        self._made: dict[tuple, Any] = {}
-        self.live = LiveAudit(self._mark)
+        self._made: dict[tuple, list[Compared]] = {}
+        self.live, self.audits = LiveAudit(self._mark), RuleAudit(self._mark)
         if trace is not None:
-            self._take_round(self._telling_round())
+            self._take(trace)
 
     @property
     def titles(self) -> Mapping[str, Mapping[Any, str]]:
@@ -96,15 +100,15 @@ class VerifierLab:
             name: f"✗ {name.replace('_', ' ')} (wrong)" if name in wrong else v.card.title
             for name, v in self._verifiers.items()
         }
-        return {"rule": names, "sampler": SAMPLER_NAMES}
+        drafters = {card.name: card.title for card in methods("drafter")}
+        return {"rule": names, "sampler": SAMPLER_NAMES, "drafter": drafters}
 
     def _sections(self) -> tuple[Section, ...]:
         rules = tuple(self._verifiers)
+        schemes = tuple(SAMPLER_NAMES)
         drafts = (
             _knob("siblings", "int", 2, "Siblings drafted.", low=1, high=MOST_SIBLINGS),
-            _knob(
-                "sampler", "choice", "independent", "How they are drawn.", choices=tuple(SCHEMES)
-            ),
+            _knob("sampler", "choice", FITTING, "How they are drawn.", choices=schemes),
         )
         one = (
             _knob("rule", "choice", "multi_round", "The rule looked at below.", choices=rules),
@@ -112,11 +116,14 @@ class VerifierLab:
         )
         groups = [("Drafts", drafts), ("Verification rule", one), ("Audit of a run", run_knobs())]
         if self._trace is not None:
-            most = max(0, len(self._trace.rounds) - 1)
-            place = (_knob("round", "int", 0, "Round whose root gives p and q.", low=0, high=most),)
+            most = max(2, len(self._trace.rounds))
+            place = (_knob("round", "int", 1, "Round whose root gives p and q.", low=1, high=most),)
             groups.insert(0, ("Laws of a recorded run", place))
         return tuple(
-            Section(title, tuple(Field(knob.name, knob, "lab") for knob in knobs))
+            Section(
+                title,
+                tuple(Field(knob.name, knob, "lab", LABELS.get(knob.name, "")) for knob in knobs),
+            )
             for title, knobs in groups
         )
 
@@ -126,8 +133,8 @@ class VerifierLab:
     def settings(self) -> Mapping[str, Any]:
         return self.history.now
 
-    def outcomes(self) -> list[RuleOutcome]:
-        """What every rule shown does with the laws of now."""
+    def outcomes(self) -> list[Compared]:
+        """What every rule shown does with the laws of now; those that refuse such drafts last."""
         now = self.settings
         wrong = {verifier.name for verifier in WRONG_VERIFIERS}
         shown = [
@@ -135,46 +142,30 @@ class VerifierLab:
             for name, verifier in self._verifiers.items()
             if now["saboteurs"] or name not in wrong or name == now["rule"]
         ]
-        key = (
-            "rules",
-            now["p"],
-            now["q"],
-            now["siblings"],
-            now["sampler"],
-            len(shown),
-            now["rule"],
-        )
-        return self._once(
-            key,
-            lambda: compare_rules(now["p"], now["q"], now["siblings"], now["sampler"], shown),
-        )
-
-    def best(self) -> float:
-        """The optimum for the laws of now."""
-        now = self.settings
         drafts = (now["p"], now["q"], now["siblings"], now["sampler"])
-        return self._once(("best", *drafts), lambda: optimum(*drafts))
+        key = (*drafts, *(verifier.name for verifier in shown))
+        with self._lock:
+            if key not in self._made:
+                self._made = {} if len(self._made) > 200 else self._made
+                rules = compared(*drafts, shown)
+                self._made[key] = sorted(rules, key=lambda rule: bool(rule.outcome.refusal))
+            return self._made[key]
 
     def audit(self) -> Audit:
         """The chosen rule, audited on the likeliest tokens of the laws of now."""
-        now = self.settings
-        p, q = _short(now["p"]), _short(now["q"])
-        key = ("audit", now["rule"], p, q)
-        return self._once(key, lambda: audit_verifier(self._verifiers[now["rule"]], p, q))
+        return self.audits.now(*self._audited())
 
-    def _once(self, key: tuple, make: Callable[[], Any]) -> Any:
-        with self._lock:
-            if key not in self._made:
-                if len(self._made) > 200:
-                    self._made.clear()
-                self._made[key] = make()
-            return self._made[key]
+    def _audited(self) -> tuple[tuple, Callable[[], Audit]]:
+        now = self.settings
+        p, q, rule = shortened(now["p"]), shortened(now["q"]), self._verifiers[now["rule"]]
+        return (now["rule"], p, q), lambda: audit_verifier(rule, p, q)
 
     def contents(self) -> dict[str, Any]:
         """Everything that is shown."""
         with self._lock:
             now, outcomes = self.settings, self.outcomes()
-            chosen = next(rule for rule in outcomes if rule.name == now["rule"])
+            chosen = next(rule for rule in outcomes if rule.outcome.name == now["rule"])
+            audit, fresh = self.audits.shown(*self._audited())
             laws = {"labels": list(now["labels"]), "p": list(now["p"]), "q": list(now["q"])}
             return {
                 "head": frame.head_html("Verifier lab", self._from()),
@@ -183,45 +174,56 @@ class VerifierLab:
                 "laws": {"data": {"title": "Target p and draft q", **laws}},
                 "rules": rule_acceptance.figure(self._bars(outcomes)),
                 "emits": refill.figure(self._refill(chosen)),
-                "audit": audit_html(self.audit(), self.live),
+                "audit": audit_html(audit, self.live, self._rule_title(), fresh),
             }
 
     def _from(self) -> str:
-        if self._trace is None:
-            return "laws of your own"
-        return f"laws of round {self.settings['round'] + 1} of a run of {self._trace.model}"
+        now, trace = self.settings, self._trace
+        if trace is not None and now["round"] <= len(trace.rounds):
+            try:
+                taken = laws_of_round(trace, trace.rounds[now["round"] - 1])
+            except BadInput:
+                taken = None
+            if taken == (now["labels"], now["p"], now["q"]):
+                return f"laws of round {now['round']} of a run of {trace.model}"
+        return "laws of your own: drag the bars"
 
-    def _bars(self, outcomes: list[RuleOutcome]) -> rule_acceptance.RuleBars:
-        now = self.settings
+    def _rule_title(self) -> str:
+        return self.titles["rule"][self.settings["rule"]]
+
+    def _bars(self, outcomes: list[Compared]) -> rule_acceptance.RuleBars:
+        now, titles = self.settings, self.titles["rule"]
         bars = tuple(
             rule_acceptance.RuleBar(
-                rule.name,
-                self.titles["rule"][rule.name],
-                None if rule.refusal else rule.accepted,
-                rule.variation,
-                rule.lossless,
-                rule.name == now["rule"],
+                rule.outcome.name,
+                titles[rule.outcome.name],
+                None if rule.outcome.refusal else rule.outcome.accepted,
+                rule.outcome.variation,
+                rule.outcome.lossless,
+                rule.outcome.name == now["rule"],
+                rule.optimum,
+                rule.drafts if now["sampler"] == FITTING else "",
             )
-            for rule in sorted(outcomes, key=lambda rule: bool(rule.refusal))
+            for rule in outcomes
         )
         many = f"{now['siblings']} sibling{'s' * (now['siblings'] > 1)}"
-        drawn = SAMPLER_NAMES[now["sampler"]].partition(" (")[0]
-        return rule_acceptance.RuleBars(bars, self.best(), f"{many}, {drawn}")
+        return rule_acceptance.RuleBars(bars, f"{many}, {SAMPLER_NAMES[now['sampler']]}")
 
-    def _refill(self, rule: RuleOutcome) -> refill.Refill:
-        now = self.settings
+    def _refill(self, rule: Compared) -> refill.Refill:
+        now, done = self.settings, rule.outcome
         return refill.Refill(
-            self.titles["rule"][rule.name],
+            self._rule_title(),
             tuple(now["labels"]),
-            tuple(rule.kept.tolist()),
-            tuple(rule.redrawn.tolist()),
+            tuple(done.kept.tolist()),
+            tuple(done.redrawn.tolist()),
             tuple(now["p"]),
-            rule.variation,
-            rule.refusal,
+            done.variation,
+            done.refusal,
         )
 
     def verbs(self) -> frozenset[str]:
         found = {"reset", "stop" if self.live.busy else "audit_run"}
+        found |= {"take_recorded"} if self._trace is None else set()
         found |= {"undo"} if self.history.can_undo else set()
         found |= {"redo"} if self.history.can_redo else set()
         return frozenset(found)
@@ -237,7 +239,7 @@ class VerifierLab:
                     raise BadInput(f"{key}={value!r}: no such setting of this lab")
                 value, self._error = fields[key].check(value), ""
                 if key == "round":
-                    self._take_round(value)
+                    self._take_round(value - 1)
                 else:
                     self.history.put(key, value)
             except WorkbenchError as error:
@@ -252,15 +254,7 @@ class VerifierLab:
         if not 0 <= value <= 1:
             raise BadInput(f"{law}[{index}]={value!r}: must lie in [0, 1]")
         with self._lock:
-            old = list(self.settings[law])
-            rest = sum(old) - old[index]
-            count = len(old) - 1
-            for place in range(len(old)):
-                if place != index:
-                    share = old[place] / rest if rest > 0 else 1 / count
-                    old[place] = share * (1 - value)
-            old[index] = value
-            self.history.put(law, tuple(old))
+            self.history.put(law, moved(self.settings[law], index, value))
         self._mark()
 
     def handle(self, cell: str, event: Mapping[str, Any]) -> None:
@@ -298,34 +292,38 @@ class VerifierLab:
 
     def open(self, data: bytes, name: str) -> bool:
         """Take the laws from a saved trace."""
-        try:
-            trace = Trace.from_json(data, name)
-            self._trace = trace
-            self.sections = self._sections()
-            self._take_round(self._telling_round())
-            self._error = ""
-        except WorkbenchError as error:
-            self._error = str(error)
+        return self._try(lambda: self._take(Trace.from_json(data, name)))
+
+    def take_recorded(self) -> None:
+        """Take the laws from the recorded run that comes with the labs."""
+        found = recorded_trace()
+        if found is None:
+            self._try(_no_recording)
+        else:
+            self._try(lambda: self._take(found))
+
+    def _try(self, work: Callable[[], None]) -> bool:
+        with self._lock:
+            try:
+                work()
+                self._error = ""
+            except WorkbenchError as error:
+                self._error = str(error)
         self._mark()
         return not self._error
 
-    def _telling_round(self) -> int:
-        """The round whose laws overlap least: there the rules differ most."""
-        assert self._trace is not None
-        overlap = {}
-        for place, done in enumerate(self._trace.rounds):
-            if done.q_node is not None and done.p_top and done.parent:
-                _, p, q = laws_of_round(self._trace, done)
-                overlap[place] = sum(map(min, p, q))
-        if not overlap:
-            raise BadInput("this run holds no drawn drafts with their laws; record one at T > 0")
-        return min(overlap, key=overlap.__getitem__)
+    def _take(self, trace: Trace) -> None:
+        place = telling_round(trace)
+        self._trace = trace
+        self.sections = self._sections()
+        self._take_round(place)
 
     def _take_round(self, place: int) -> None:
         assert self._trace is not None
-        done = self._trace.rounds[place]
-        labels, p, q = laws_of_round(self._trace, done)
-        self.history.replace({**self.settings, "round": place, "labels": labels, "p": p, "q": q})
+        place = min(place, len(self._trace.rounds) - 1)
+        labels, p, q = laws_of_round(self._trace, self._trace.rounds[place])
+        laws = {"round": place + 1, "labels": labels, "p": p, "q": q}
+        self.history.replace({**self.settings, **laws})
 
     def listen(self, listener: Callable[[], None]) -> None:
         with self._lock:
@@ -339,37 +337,8 @@ class VerifierLab:
         """Stop what runs and forget the listeners."""
         self._listeners.clear()
         self.live.stop()
+        self.audits.close()
 
 
-def laws_of_round(trace: Trace, done: Round) -> tuple[tuple, tuple, tuple]:
-    """Labels, p and q at a round's root: its likeliest tokens, the rest as one.
-
-    Raises:
-        BadInput: a round whose tokens were chosen, or that was recorded without laws.
-    """
-    eldest = next((n for n, above in enumerate(done.parent) if above == -1), None)
-    if eldest is None or done.q_node is None or not done.p_top or not done.q_top:
-        raise BadInput(
-            f"round {done.index + 1}: its drafts were chosen, or no laws were kept; choose a round"
-            " with drawn drafts"
-        )
-    p = dict(zip(done.p_top[0].ids, done.p_top[0].probs, strict=True))
-    q = dict(zip(done.q_top[eldest].ids, done.q_top[eldest].probs, strict=True))
-    ranked = sorted({*p, *q}, key=lambda t: -max(p.get(t, 0.0), q.get(t, 0.0)))[: TOKENS - 1]
-    mine = [p.get(token, 0.0) for token in ranked]
-    theirs = [q.get(token, 0.0) for token in ranked]
-    labels = (*(theme.visible(trace.piece(token)) for token in ranked), "all others")
-    rest = (max(0.0, 1 - sum(mine)), max(0.0, 1 - sum(theirs)))
-    return labels, _normal((*mine, rest[0])), _normal((*theirs, rest[1]))
-
-
-def _normal(law: Sequence[float]) -> tuple[float, ...]:
-    total = sum(law)
-    return tuple(float(x) / total for x in law)
-
-
-def _short(law: Sequence[float]) -> tuple[float, ...]:
-    """The first tokens, the last of them with all the rest."""
-    if len(law) <= AUDITED_TOKENS:
-        return tuple(law)
-    return (*law[: AUDITED_TOKENS - 1], sum(law[AUDITED_TOKENS - 1 :]))
+def _no_recording() -> None:
+    raise BadInput("no recorded run is installed; open a saved trace")
