@@ -275,3 +275,11 @@ def rate(value: float) -> str:
 def percent(value: float) -> str:
     """A share: ``16 %``, ``<1 %``."""
     return "<1 %" if 0 < value < 0.005 else f"{value * 100:.0f} %"
+
+
+def size(count_bytes: float) -> str:
+    """``812 B``, ``41.3 kB``, ``20.8 MB``, ``14.0 GB`` (powers of ten)."""
+    for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(count_bytes) >= power:
+            return f"{count_bytes / power:.1f} {unit}"
+    return f"{count_bytes:.0f} B"

@@ -15,7 +15,16 @@ HEAD = """\
 Written by `make docs` from the registry; edit the docstrings, not this page.
 How to add one: [add-a-method.md](add-a-method.md). Words: [glossary.md](glossary.md).
 """
-_TITLES = {"drafter": "Drafters", "verifier": "Verifiers", "policy": "Length policies"}
+_TITLES = {
+    "drafter": "Drafters",
+    "verifier": "Verifiers",
+    "policy": "Length policies",
+    "schedule": "Schedules",
+    "adapter": "Adapters",
+    "operation": "Operations on adapters",
+    "pruner": "Pruners",
+    "router": "Routers",
+}
 
 
 def _paper(paper: Paper | None) -> str:
@@ -69,6 +78,8 @@ def methods_page() -> str:
     parts = [HEAD]
     for family in FAMILIES:
         cards = [c for c in methods(family) if c.maker.__module__.startswith("workbench.")]
+        if not cards:
+            continue
         parts.append(f"## {_TITLES.get(family, family.capitalize())}\n")
         parts += [method_section(card) for card in cards]
     return "\n".join(parts).rstrip() + "\n"

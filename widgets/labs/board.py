@@ -39,7 +39,11 @@ class Section(NamedTuple):
 
 
 class Board(Protocol):
-    """A controller that a host can draw. Every method may be called from any thread."""
+    """A controller that a host can draw. Every method may be called from any thread.
+
+    ``sections`` may change with the settings; the hosts then build the form again. An optional
+    ``opens`` says what kind of file is opened.
+    """
 
     title: str
     sections: tuple[Section, ...]

@@ -8,7 +8,7 @@ import ipywidgets as ipw
 
 from widgets.controls.ipywidgets_form import Row
 from widgets.labs import frame
-from widgets.labs.board import Board, Cell, Changes
+from widgets.labs.board import Board, Cell, Changes, Section
 from widgets.labs.coalesce import Coalescer
 from widgets.labs.decode.jupyter import box, html, title
 from widgets.labs.jupyter_css import JUPYTER_CSS
@@ -36,11 +36,9 @@ class BoardJupyter:
             verb: self._button(verb, label)
             for verb, label in {**board.buttons, **board.knobs}.items()
         }
-        self.rows = [
-            Row(field, board.settings[field.key], self._changed, board.titles.get(field.key))
-            for section in board.sections
-            for field in section.fields
-        ]
+        self.rows: list[Row] = []
+        self.form = box([], "dw-form")
+        self._sections: tuple[Section, ...] = ()
         self.widget = self._frame()
         self.flush()
         self._writer = Coalescer(self.flush)
@@ -62,17 +60,30 @@ class BoardJupyter:
         button.on_click(lambda _: getattr(self.board, verb)())
         return button
 
+    def _fill_form(self) -> None:
+        """Build the rows again where the board offers other fields than are shown."""
+        board, sections = self.board, tuple(self.board.sections)
+        if sections == self._sections:
+            return
+        self._sections, self.rows, shown = sections, [], []
+        for section in sections:
+            made = [
+                Row(field, board.settings[field.key], self._changed, board.titles.get(field.key))
+                for field in section.fields
+            ]
+            self.rows += made
+            shown += [title(section.title), *(row.widget for row in made)]
+        self.form.children = shown
+
     def _side(self) -> ipw.Box:
-        rows, made = [], iter(self.rows)
-        for section in self.board.sections:
-            rows.append(title(section.title))
-            rows += [next(made).widget for _ in section.fields]
-        rows.append(self.html["error"])
+        rows: list[Any] = [self.form, self.html["error"]]
         rows.append(box([self.buttons[verb] for verb in self.board.knobs], "dw-line", row=True))
         if self.board.accepts:
             wide = ipw.Layout(width="auto", margin="0")
             upload = ipw.FileUpload(
-                accept=self.board.accepts, description="Open a saved trace", layout=wide
+                accept=self.board.accepts,
+                description=getattr(self.board, "opens", "Open a saved trace"),
+                layout=wide,
             )
             upload.add_class("dw-button")
             upload.observe(self._opened, names="value")
@@ -111,6 +122,7 @@ class BoardJupyter:
 
     def flush(self) -> None:
         """Draw what changed."""
+        self._fill_form()
         for name, value in self._changes.of(self.board.contents()).items():
             pane = self.html.get(name, self.cells.get(name))
             if isinstance(pane, ipw.HTML):

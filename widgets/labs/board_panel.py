@@ -9,7 +9,7 @@ import panel as pn
 
 from widgets import theme
 from widgets.controls.panel_form import Row
-from widgets.labs.board import Board, Changes
+from widgets.labs.board import Board, Changes, Section
 from widgets.labs.coalesce import Coalescer
 from widgets.labs.decode.panel import BUTTON_CSS, FILE_CSS, html
 from widgets.views.outbox import drain
@@ -42,11 +42,9 @@ class BoardPanel:
             verb: self._button(verb, label)
             for verb, label in {**board.buttons, **board.knobs}.items()
         }
-        self.rows = [
-            Row(field, board.settings[field.key], self._changed, board.titles.get(field.key))
-            for section in board.sections
-            for field in section.fields
-        ]
+        self.rows: list[Row] = []
+        self._sections: tuple[Section, ...] = ()
+        self.form = pn.Column(margin=0, sizing_mode="stretch_width", styles={"gap": "2px"})
         self._writer = Coalescer(lambda: self._schedule(self.flush))
         board.listen(self._writer.mark)
         self.flush()
@@ -70,14 +68,25 @@ class BoardPanel:
         button.on_click(lambda _: getattr(self.board, verb)())
         return button
 
+    def _fill_form(self) -> None:
+        """Build the rows again where the board offers other fields than are shown."""
+        board, sections = self.board, tuple(self.board.sections)
+        if sections == self._sections:
+            return
+        self._sections, self.rows, shown = sections, [], []
+        for section in sections:
+            made = [
+                Row(field, board.settings[field.key], self._changed, board.titles.get(field.key))
+                for field in section.fields
+            ]
+            self.rows += made
+            heading = html(f'<h3 class="dw-title">{section.title}</h3>', margin=(9, 0, 3, 0))
+            shown += [heading, *(row.widget for row in made)]
+        self.form.objects = shown
+
     def side(self) -> pn.Column:
         """The left column."""
-        rows: list[Any] = []
-        made = iter(self.rows)
-        for section in self.board.sections:
-            rows.append(html(f'<h3 class="dw-title">{section.title}</h3>', margin=(9, 0, 3, 0)))
-            rows += [next(made).widget for _ in section.fields]
-        rows.append(self.html["error"])
+        rows: list[Any] = [self.form, self.html["error"]]
         knobs = [self.buttons[verb] for verb in self.board.knobs]
         rows.append(pn.Row(*knobs, margin=(8, 0, 4, 0), styles={"gap": "6px"}))
         if self.board.accepts:
@@ -90,7 +99,8 @@ class BoardPanel:
             upload.param.watch(
                 lambda e: e.new and self.board.open(e.new, upload.filename or "the file"), "value"
             )
-            rows += [html('<span class="dw-small">open a saved trace</span>'), upload]
+            label = getattr(self.board, "opens", "Open a saved trace").lower()
+            rows += [html(f'<span class="dw-small">{label}</span>'), upload]
         return pn.Column(*rows, margin=0, sizing_mode="stretch_width", styles={"gap": "2px"})
 
     def roots(self) -> dict[str, Any]:
@@ -122,6 +132,7 @@ class BoardPanel:
 
     def flush(self) -> None:
         """Draw what changed; called where the document may be changed."""
+        self._fill_form()
         for name, value in self._changes.of(self.board.contents()).items():
             if name in self.html:
                 self.html[name].object = value

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from workbench.core.errors import BadInput, closest
+from workbench.core.method import DECODING
 
 SUMMARY = "continue a prompt with speculative decoding"
 DESCRIPTION = """\
@@ -20,7 +21,6 @@ EXAMPLES = (
     'workbench generate "import" --temperature 0.8 --seed 3 --verifier multi_round --json',
     "workbench generate - --trace run.json < prompt.txt",
 )
-_FAMILIES = ("drafter", "verifier", "policy", "schedule")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def parse_knobs(pairs: list[str]) -> dict[str, dict[str, str]]:
     Raises:
         BadInput: a pair that is not FAMILY.KNOB=VALUE.
     """
-    found: dict[str, dict[str, str]] = {family: {} for family in _FAMILIES}
+    found: dict[str, dict[str, str]] = {family: {} for family in DECODING}
     for pair in pairs:
         place, equals, value = pair.partition("=")
         family, dot, knob = place.partition(".")
@@ -102,7 +102,7 @@ def build_settings(args: argparse.Namespace):
         "schedule": args.schedule,
     }
     typed = parse_knobs(args.knobs)
-    chosen = {family: build_method(family, names[family], typed[family]) for family in _FAMILIES}
+    chosen = {family: build_method(family, names[family], typed[family]) for family in DECODING}
     if args.max_new_tokens < 1:
         raise BadInput(f"--max-new-tokens {args.max_new_tokens}: must be 1 or more")
     if args.trace is not None:

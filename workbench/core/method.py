@@ -27,7 +27,12 @@ FAMILIES = {
     "verifier": "workbench.verifiers",
     "policy": "workbench.policies",
     "schedule": "workbench.engine.schedules",
+    "adapter": "workbench.adapters",
+    "operation": "workbench.adapters.operations",
+    "pruner": "workbench.pruning",
+    "router": "workbench.moe",
 }
+DECODING = ("drafter", "verifier", "policy", "schedule")  # the families that make up a run
 _REGISTRY: dict[tuple[str, str], MethodCard] = {}
 
 
@@ -221,8 +226,7 @@ def method(family: str, *, title: str, paper: Paper | None, name: str | None = N
 
     The registered name defaults to the module's file name, so the two cannot drift apart.
     """
-    if family not in FAMILIES:
-        raise UnknownMethod(f"family={family!r}: one of {sorted(FAMILIES)}")
+    _known(family)
 
     def decorate(cls: type) -> type:
         label = name or cls.__module__.rsplit(".", 1)[-1]
@@ -244,19 +248,31 @@ def method(family: str, *, title: str, paper: Paper | None, name: str | None = N
     return decorate
 
 
+def _known(family: str) -> str:
+    if family not in FAMILIES:
+        raise UnknownMethod(f"family={family!r}: one of {sorted(FAMILIES)}")
+    return family
+
+
 @cache
-def _discover() -> None:
-    for package_name in FAMILIES.values():
-        package = importlib.import_module(package_name)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{package_name}.{module.name}")
+def _discover(family: str) -> None:
+    """Import one family's files: who decodes need not wait for the adapters' libraries."""
+    package = importlib.import_module(FAMILIES[family])
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{FAMILIES[family]}.{module.name}")
+    _load_entry_points()
+
+
+@cache
+def _load_entry_points() -> None:
     for point in entry_points(group="workbench.methods"):
         point.load()
 
 
 def methods(family: str | None = None) -> list[MethodCard]:
     """Every registered method, of one family if named, sorted by family and name."""
-    _discover()
+    for one in FAMILIES if family is None else (_known(family),):
+        _discover(one)
     cards = [c for c in _REGISTRY.values() if family in (None, c.family)]
     return sorted(cards, key=lambda c: (list(FAMILIES).index(c.family), c.name))
 
@@ -267,7 +283,7 @@ def find_method(family: str, name: str) -> MethodCard:
     Raises:
         UnknownMethod: with the closest registered name.
     """
-    _discover()
+    _discover(_known(family))
     try:
         return _REGISTRY[family, name]
     except KeyError:

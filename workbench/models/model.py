@@ -157,6 +157,10 @@ class Model:
             )
         return list(ids)
 
+    def encode_all(self, text: str) -> list[int]:
+        """Token ids of a text of any length, also longer than the context (for losses)."""
+        return list(self.tokenizer(text, verbose=False)["input_ids"])
+
     def decode(self, ids) -> str:
         return self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
 

@@ -20,7 +20,7 @@ from workbench.zoo.recipe import RECIPES
 from workbench.zoo.tokenizer import train_tokenizer
 from workbench.zoo.train import TrainSettings, train
 
-DEFAULT_TOKENS = {"target": 7_400_000, "draft": 6_000_000}
+DEFAULT_TOKENS = {"target": 7_400_000, "draft": 6_000_000, "moe": 3_600_000}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

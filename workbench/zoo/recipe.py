@@ -13,7 +13,8 @@ class Recipe:
 
     ``layer_dropout`` is LayerSkip's p_max (arXiv 2404.16710): layer l of L is skipped for a whole
     batch with probability p_max * (2^(l/(L-1)) - 1). ``exit_scale`` e weighs the loss of one early
-    exit, rotating over the layers, by e*(l+1)/L relative to the full-depth loss.
+    exit, rotating over the layers, by e*(l+1)/L relative to the full-depth loss. ``balance_loss``
+    and ``router_z_loss`` weigh the mean over the layers of a mixture's routers.
     """
 
     name: str
@@ -24,12 +25,16 @@ class Recipe:
     weight_decay: float = 0.1
     warmup_steps: int = 60
     seed: int = 20_260
+    model_type: str = "llama"
+    balance_loss: float = 0.0
+    router_z_loss: float = 0.0
 
     def config(self):
-        """The ``transformers.LlamaConfig`` of this model."""
-        from transformers import LlamaConfig
+        """The transformers configuration of this model."""
+        from transformers import AutoConfig
 
-        return LlamaConfig(
+        return AutoConfig.for_model(
+            self.model_type,
             vocab_size=VOCABULARY,
             max_position_embeddings=1024,
             rope_theta=1e4,
@@ -66,5 +71,24 @@ RECIPES: dict[str, Recipe] = {
             "intermediate_size": 352,
         },
         learning_rate=4e-3,
+    ),
+    "moe": Recipe(
+        "moe",
+        {
+            "hidden_size": 192,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 3,
+            "head_dim": 32,
+            "intermediate_size": 512,
+            "moe_intermediate_size": 128,
+            "num_experts": 8,
+            "num_experts_per_tok": 2,
+            "norm_topk_prob": True,
+        },
+        learning_rate=3e-3,
+        model_type="qwen3_moe",
+        balance_loss=0.01,
+        router_z_loss=1e-3,
     ),
 }

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from workbench.core.losses import balance_loss, router_z_loss
+from workbench.models.routers import router_logits, routers_of
 from workbench.zoo.corpus import TokenisedCorpus, epoch_rows
 from workbench.zoo.recipe import Recipe
 
@@ -85,9 +87,15 @@ def token_loss(model, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tens
 
 
 def build_optimisers(model, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices, AdamW for embeddings (undecayed: tied head) and norms."""
-    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
-    inside = {id(p) for p in matrices}
+    """Muon for the layers' matrices; AdamW for experts, embeddings, routers and norms.
+
+    All but the matrices and experts is undecayed (the embedding is also the head).
+    """
+    routers = {id(p) for gate in routers_of(model).values() for p in gate.parameters()}
+    inner = list(model.model.layers.parameters())
+    matrices = [p for p in inner if p.ndim == 2 and id(p) not in routers]
+    experts = [p for p in inner if p.ndim == 3]  # stacked matrices, which Muon does not take
+    inside = {id(p) for p in [*matrices, *experts]}
     rest = [p for p in model.parameters() if id(p) not in inside]
     muon = torch.optim.Muon(
         matrices,
@@ -95,9 +103,10 @@ def build_optimisers(model, recipe: Recipe) -> list[torch.optim.Optimizer]:
         weight_decay=recipe.weight_decay,
         adjust_lr_fn="match_rms_adamw",
     )
-    adamw = torch.optim.AdamW(
-        rest, lr=recipe.learning_rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0
-    )
+    groups = [{"params": rest, "weight_decay": 0.0}]
+    if experts:
+        groups.append({"params": experts, "weight_decay": recipe.weight_decay})
+    adamw = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), eps=1e-8)
     return [muon, adamw]
 
 
@@ -115,15 +124,25 @@ def train_step(model, batch, recipe: Recipe, step: int, rng: np.random.Generator
     early = step % layers if recipe.exit_scale and step % layers != last else None
     exits = {last} if early is None else {last, early}
     inputs, targets = batch[:, :-1], batch[:, 1:]
-    with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
+    autocast = torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16)
+    with autocast, router_logits(model) as routed:
         hiddens = exit_hiddens(model, inputs, skip, exits)
         full = token_loss(model, hiddens[last], targets)
         total = full
         if early is not None:
             weight = recipe.exit_scale * (early + 1) / layers
             total = (full + weight * token_loss(model, hiddens[early], targets)) / (1 + weight)
+    if routed:
+        total = total + router_loss(routed, model.config.num_experts_per_tok, recipe)
     total.backward()
     return full.detach()
+
+
+def router_loss(routed: dict[int, torch.Tensor], k: int, recipe: Recipe) -> torch.Tensor:
+    """What the recipe adds for a mixture's routers: each term averaged over the layers."""
+    balance = torch.stack([balance_loss(logits, k) for logits in routed.values()]).mean()
+    size = torch.stack([router_z_loss(logits) for logits in routed.values()]).mean()
+    return recipe.balance_loss * balance + recipe.router_z_loss * size
 
 
 def save_state(folder: Path, model, optimisers, progress: dict) -> None:
@@ -173,10 +192,10 @@ def train(
     Returns:
         The model (fp32) and its progress: ``curve`` of (tokens, loss) and ``seconds`` trained.
     """
-    from transformers import LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
     torch.manual_seed(recipe.seed)
-    model = LlamaForCausalLM(recipe.config()).to(settings.device)
+    model = AutoModelForCausalLM.from_config(recipe.config()).to(settings.device)
     optimisers = build_optimisers(model, recipe)
     progress = {"step": 0, "curve": [], "seconds": 0.0}
     if (checkpoint / "progress.json").exists():

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from widgets.controls.form import Field, fields_of, picker
 from workbench.core.decoding import Need
 from workbench.core.errors import BadInput, closest
-from workbench.core.method import FAMILIES, Knob, find_method, make_method, methods
+from workbench.core.method import DECODING, Knob, find_method, make_method, methods
 from workbench.core.sampling import Sampling
 from workbench.core.trace import Trace
 
@@ -66,7 +66,7 @@ def all_fields() -> dict[str, Field]:
     """Every setting of the lab by key."""
     found = [Field(k.name, k, "lab") for k in (PROMPT, MODEL, DRAFT, *SAMPLING)]
     found.append(Field(LENGTH.name, LENGTH, "lab", "new tokens"))
-    for family in FAMILIES:
+    for family in DECODING:
         cards = methods(family)
         found.append(picker(family, cards, first_choice(family), FAMILY_HELP[family]))
         found.extend(field for card in cards for field in fields_of(card))
@@ -94,7 +94,7 @@ def first_settings(
     """
     form = all_fields()
     settings = {key: field.knob.default for key, field in form.items()} | dict(base or {})
-    for family in FAMILIES:
+    for family in DECODING:
         spec = given.get(family, settings[family])
         settings[family] = find_method(family, spec).name if isinstance(spec, str) else spec.name
         if not isinstance(spec, str):
@@ -102,7 +102,7 @@ def first_settings(
             for field in fields_of(spec.card):
                 settings[field.key] = getattr(spec, field.knob.name)
     for name, value in given.items():
-        if name in FAMILIES:
+        if name in DECODING:
             continue
         key = long_key(name, settings)
         if key not in form:
@@ -114,7 +114,7 @@ def first_settings(
 def long_key(name: str, settings: Mapping[str, Any]) -> str:
     """``drafter.k`` -> ``drafter.<the picked drafter>.k``; other names as they are."""
     family, _, knob = name.partition(".")
-    if family in FAMILIES and knob and "." not in knob:
+    if family in DECODING and knob and "." not in knob:
         return f"{family}.{settings[family]}.{knob}"
     return name
 
@@ -129,7 +129,7 @@ def settings_of(trace: Trace) -> dict[str, Any]:
     names = {f.name for f in fields(Sampling)}
     given.update({k: v for k, v in trace.sampling.items() if k in names})
     known = all_fields()
-    for family in FAMILIES:
+    for family in DECODING:
         method = getattr(trace, family)
         if method.name in (known[family].knob.choices or ()):
             given[family] = method.name
@@ -165,7 +165,7 @@ def sections(settings: Mapping[str, Any]) -> list[Section]:
 def section_of(key: str) -> str:
     """The block in which a setting's error is shown."""
     family = key.partition(".")[0]
-    if family in FAMILIES:
+    if family in DECODING:
         return family
     if key in {k.name for k in SAMPLING}:
         return "verifier"
@@ -175,7 +175,7 @@ def section_of(key: str) -> str:
 def make_methods(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The drafter, verifier and policy that the settings describe."""
     made = {}
-    for family in FAMILIES:
+    for family in DECODING:
         card = find_method(family, settings[family])
         values = {f.knob.name: settings[f.key] for f in fields_of(card)}
         made[family] = card.make(**values)

@@ -1,0 +1,1 @@
+"""Operations on trained adapters' tensors: compress, sparsify, merge; one file per method."""

@@ -1,0 +1,1 @@
+"""Mixtures of experts: how tokens find their experts; one file per method."""
