@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from contextlib import nullcontext
+
 import pytest
 import torch
 from oracle_heads import PROMPT
@@ -12,7 +15,7 @@ from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
 from workbench.drafters.draft_tree import SAMPLERS, DraftTreeOfModel
 from workbench.engine.run import RunSettings, generate
-from workbench.testing.drafter_suite import Drive, Granted, run_rounds
+from workbench.testing.drafter_suite import DrafterSuite, Drive, Granted, run_rounds
 from workbench.testing.tiny_network import tiny_network
 from workbench.testing.toy_models import ToyModel
 
@@ -162,3 +165,34 @@ def test_a_branching_that_is_no_list_of_numbers(branching):
         generate(
             RunSettings("zoo:target", "x", DraftTreeOfModel(branching=branching), draft="zoo:draft")
         )
+
+
+class BeamInTokenOrder(DraftTreeOfModel):
+    """The classic mistake: what a beam kept is handed on by rising token id, not by value."""
+
+    def propose(self, ctx, state, budget):
+        tree, state = super().propose(ctx, state, budget)
+        if not len(tree):
+            return tree, state
+        order = sorted(range(len(tree)), key=lambda n: (tree.depth[n], int(tree.tokens[n])))
+        place = {old: new for new, old in enumerate(order)} | {-1: -1}
+        parent = tuple(place[tree.parent[old]] for old in order)
+        tokens, laws, shrunk = tree.tokens[order], tree.probs[order], []
+        for node, above in enumerate(parent):
+            elder = [n for n in range(node) if parent[n] == above]
+            law = laws[[n for n, a in enumerate(parent) if a == above]]
+            law = law[(law > 0).sum(-1).argmax()].clone()  # the law before anything was taken out
+            law[tokens[elder]] = 0
+            shrunk.append(law / law.sum())
+        return dataclasses.replace(
+            tree, tokens=tokens, parent=parent, probs=torch.stack(shrunk), score=None
+        ), state
+
+
+@pytest.mark.parametrize("made", [DraftTreeOfModel, BeamInTokenOrder])
+def test_beams_have_the_targets_law_only_in_the_order_of_their_values(made):
+    """Mean of exact output laws over many beams; sorted siblings must show."""
+    suite = DrafterSuite(made(sampler="stochastic_beam", width=3))
+    honest = made is DraftTreeOfModel
+    with nullcontext() if honest else pytest.raises(AssertionError, match="off by"):
+        suite.check_exact_output(Sampling(1.0), make_method("verifier", "rsd"), draws=300)

@@ -8,13 +8,14 @@ import torch
 
 from workbench.core.decoding import Budget
 from workbench.core.gaussian_process import upper_confidence
+from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
 from workbench.core.span import Span
 from workbench.drafters.swift import SkipSearch, Swift
 from workbench.engine.run import RunSettings, generate
 from workbench.models.load import load
 from workbench.testing import oracles
-from workbench.testing.drafter_suite import Drive, emitted, run_rounds
+from workbench.testing.drafter_suite import Drive, collect_drafts, emitted, run_rounds
 from workbench.testing.tiny_network import tiny_network
 from workbench.verifiers.exact_match import ExactMatch
 
@@ -103,7 +104,7 @@ def test_matchness_is_teacher_forcing(model):
 
 def test_text_is_the_targets_for_any_skip_set(model):
     wanted = oracles.plain_greedy(model.rule, PROMPT, 24)
-    for seed in range(6):
+    for seed in range(20):  # the first one skips everything that may be skipped
 
         class Stuck(Swift):
             def init(self, ctx, seed=seed):
@@ -112,6 +113,25 @@ def test_text_is_the_targets_for_any_skip_set(model):
 
         rounds = run_rounds(model, Stuck(), ExactMatch(), prompt=PROMPT, tokens=24)
         assert emitted(rounds) == wanted
+
+
+@pytest.mark.parametrize("verifier", ["rsd", "multi_round"])
+def test_three_siblings_of_four_tokens_give_the_targets_law(verifier):
+    """Sampling with the thinned model, enumerated: every ordered triple and what it leads to."""
+    model = tiny_network(4, layers=4, seed=6)
+    drive = Drive(Swift(ratio=0.5, most_siblings=3), model, None, Sampling(3.0), PROMPT)
+    drafts = collect_drafts(drive, Budget(1, 3, 3))
+    assert {len(tree) for tree, _ in drafts} == {3} and len(drafts) == 24
+
+    @oracles.remembered
+    def law_of(new: tuple[int, ...]) -> torch.Tensor:
+        return drive.ctx.sampling.law(model.rule([*PROMPT, *new]))
+
+    joint, rule = torch.zeros(4, 4, dtype=torch.float64), make_method("verifier", verifier)
+    for tree, chance in drafts:
+        verdict = rule.verify(tree, oracles.target_laws(tree, law_of))
+        joint += chance * oracles.emitted_law(verdict, tree, law_of, 4, length=2)
+    assert torch.allclose(joint, oracles.joint_law(law_of, 4, 2), atol=1e-12)
 
 
 def test_the_first_set_is_scored_before_it_can_be_replaced(model):

@@ -275,15 +275,16 @@ class DrafterSuite:
                     f"probs are not the law drawn from: G {total:.1f} > {limit:.1f}"
                 )
 
-    def check_exact_output(self, sampling: Sampling, verifier: Verifier) -> None:
+    def check_exact_output(self, sampling: Sampling, verifier: Verifier, draws: int = 1500) -> None:
         """Law of the first three tokens, exact to 1e-12, by collecting every possible draft.
 
-        Seeds are tried until the drafts found have all the mass that ``probs`` declares.
+        Seeds are tried until the drafts found have all the mass that ``probs`` declares; where the
+        shape itself is random, ``draws`` seeds.
         """
         budget = Budget(2, 2, 1) if verifier.chains_only else Budget(2, 3, 2)
         for drive in self.drives(sampling, verifier):
             if getattr(self.drafter, "random_shape", False):
-                self._check_sampled_output(drive, budget, sampling, verifier)
+                self._check_sampled_output(drive, budget, sampling, verifier, draws)
                 continue
             drafts = collect_drafts(drive, budget)
             text, size = tuple(drive.ctx.tokens), self.target.vocab_size
@@ -299,7 +300,7 @@ class DrafterSuite:
             error = float((joint - oracles.joint_law(law_of, size)).abs().max())
             assert error <= 1e-12, f"{sampling}: the output law is off by {error:.3g}"
 
-    def _check_sampled_output(self, drive, budget, sampling, verifier, draws: int = 1500) -> None:
+    def _check_sampled_output(self, drive, budget, sampling, verifier, draws: int) -> None:
         """The same where the shape itself is random: the mean law of many drafts, to 5 sigma.
 
         Each draft's output law is exact, so only the draft is sampled.
