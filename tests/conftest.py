@@ -1,8 +1,12 @@
-"""What every test runs under: one torch thread, no network."""
+"""What every test runs under: one torch thread, no network; checkpoints built once a session."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,3 +19,36 @@ torch.set_num_threads(1)
 def pytest_collection_modifyitems(items: list) -> None:
     """Browser tests come last: their one Chromium lives for the rest of the run, with its loop."""
     items.sort(key=lambda item: "/tests/browser/" in item.path.as_posix())
+
+
+# The workbench is imported inside: shapes are checked only in modules imported after pytest started.
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Callable[..., Path]:
+    """``checkpoint(family, **changes)``: a folder, the same one for the same arguments."""
+    from workbench.testing.checkpoints import write_checkpoint
+
+    made: dict[str, Path] = {}
+
+    def build(family: str, **changes) -> Path:
+        key = f"{family}{sorted(changes.items())}"
+        if key not in made:
+            made[key] = write_checkpoint(tmp_path_factory.mktemp(family), family, **changes)
+        return made[key]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def loaded(checkpoint) -> Callable:
+    """``loaded(family, **changes)``: a model, the same one for the same arguments."""
+    from workbench.models.load import load
+
+    made: dict = {}
+
+    def get(family: str, **changes):
+        folder = checkpoint(family, **changes)
+        if folder not in made:
+            made[folder] = load(str(folder))
+        return made[folder]
+
+    return get

@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 from scripted import Scripted, greedy_text, run_by_hand
 
+from workbench.core.decoding import Need
 from workbench.core.errors import BadInput, WorkbenchError
+from workbench.core.method import methods
 from workbench.core.sampling import Sampling
 from workbench.engine.run import RunSettings, generate
+from workbench.policies.fixed import Fixed
+from workbench.testing.variants import variants
 
 PROMPT = [10, 20, 30, 20, 10]
 COUNT = 24
@@ -133,6 +137,22 @@ def test_the_longest_prompts(model, drafter, left):
     assert trace.finish == "context"
     exact = RunSettings(model, text, drafter, max_new_tokens=left, draft_model=draft)
     assert generate(exact).finish == "length"
+
+
+EVERY = [variants(card)[0] for card in methods("drafter")]  # heads untrained: none fits here
+
+
+@pytest.mark.parametrize("left", [1, 3])
+@pytest.mark.parametrize("drafter", EVERY, ids=lambda drafter: drafter.name)
+def test_every_drafter_fits_what_the_context_still_holds(model, drafter, left):
+    """A tree of eighty nodes where one or three more tokens have room: cut, and still exact."""
+    text = ("ab" * 128)[: model.context_tokens - left]
+    draft = model if Need.DRAFT in drafter.needs else None
+    policy = Fixed(depth=12, nodes=80, width=8)
+    settings = RunSettings(model, text, drafter, policy=policy, max_new_tokens=40)
+    trace = generate(settings.change(draft_model=draft))
+    assert trace.new_tokens == greedy_text(model, trace.prompt_tokens, left)
+    assert trace.finish == "context"
 
 
 def test_a_draft_with_a_shorter_context_drafts_while_it_can(model, loaded):
