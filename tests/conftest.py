@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items: list) -> None:
     items.sort(key=lambda item: "/tests/browser/" in item.path.as_posix())
 
 
-# The workbench is imported inside: shapes are checked only in modules imported after pytest started.
+# Imported inside: shapes are checked only in modules that are imported after pytest has started.
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Callable[..., Path]:
     """``checkpoint(family, **changes)``: a folder, the same one for the same arguments."""
