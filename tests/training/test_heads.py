@@ -77,6 +77,30 @@ def test_stopped_and_resumed_equals_uninterrupted(task, model, features, tmp_pat
     assert changed
 
 
+class OneStep(EagleTask):
+    """EAGLE-1's own objective: the head never sees its own features."""
+
+    unrolled_weight = 0.0
+
+
+def test_a_second_step_is_learnt_only_where_it_is_trained_for(tmp_path):
+    """What a draft keeps from its first step to its second: much with unrolling, less without."""
+    model = tiny_network(7, layers=4, seed=4, std=0.6)
+    model.network.float()
+    documents = [np.random.default_rng(1).integers(0, 7, 200).astype(np.uint16)]
+    settings = OutputSettings(rows=32, row_tokens=32, prompt_tokens=6, batch_rows=8)
+    rows = write_outputs(model.network, documents, tmp_path, settings)
+    features = write_features(model, rows, ("final",), tmp_path / "states")
+    long, fallen = HeadSettings(epochs=40, batch_rows=8, learning_rate=5e-3, save_steps=1000), {}
+    for task in (EagleTask(), OneStep()):
+        folder = tmp_path / type(task).__name__
+        head, _ = train_head(task, model, features, long, folder)
+        first, second = task.measure(model, head, features)["overlap"]
+        fallen[type(task)] = first - second
+    assert fallen[OneStep] > 0.05, "the first step alone does not carry the second"
+    assert fallen[EagleTask] < fallen[OneStep] / 2, fallen
+
+
 def test_checkpoints_hold_no_pickle(model, features, tmp_path):
     train_head(MedusaTask(2), model, features, SETTINGS, tmp_path)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
