@@ -1,0 +1,153 @@
+"""What the charts of the labs share: headings that wrap, keys under the axis, ticks with room.
+
+*Idea*: a figure does not know how wide it will stand, so everything is laid out for the narrowest
+place (340 px) and only gains air in a wider one.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import Any, NamedTuple
+
+from widgets import theme
+from widgets.figures import svg as draw
+from widgets.figures.notes import literal
+
+LETTERS = 46  # of a heading that fit 340 px in the widest system font
+LINE_PX = 15.0
+NARROW_PX = 300.0  # what is left of 340 px for a row of keys
+
+# Okabe and Ito's colours, black made grey to be seen on dark paper. An expert keeps its colour in
+# both modes, so each is one step off the theme's own value, which would be swapped.
+CYCLE = (
+    "#0072b3", "#e69f00", "#019e73", "#cc79a7", "#56b4e8", "#d55e01", "#f0e442", "#9aa4b0",
+)  # fmt: skip
+
+
+class Look(NamedTuple):
+    """A line's colour, dash (plotly's words) and marker: any one of them tells it from others."""
+
+    colour: str
+    dash: str
+    symbol: str
+
+
+LOOKS = (
+    Look(theme.LIGHT.accent, "solid", "circle"),
+    Look(theme.LIGHT.corrected, "6px,3px", "square"),
+    Look(theme.LIGHT.accepted, "2px,3px", "diamond"),
+    Look(theme.LIGHT.text, "9px,3px,2px,3px", "triangle-up"),
+    Look("#b5689a", "4px,2px", "cross"),
+    Look(theme.LIGHT.muted, "1px,3px", "triangle-down"),
+)
+
+
+def look(index: int) -> Look:
+    """Of the line at ``index``; after the last look the dashes go on with other colours."""
+    turn, place = divmod(index, len(LOOKS))
+    return LOOKS[place]._replace(dash=LOOKS[(place + turn) % len(LOOKS)].dash)
+
+
+def finite(value: float | None) -> float | None:
+    """The number, or None for one that cannot be drawn."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def wrapped(words: str, letters: int = LETTERS) -> list[str]:
+    """At most two lines; what is longer ends in an ellipsis."""
+    return textwrap.wrap(words, letters, max_lines=2, placeholder=" …") if words.strip() else []
+
+
+def headline(title: str, note: str = "") -> dict[str, Any]:
+    """``title`` (to be merged over the theme's) and the top margin in pixels that it needs."""
+    bold, plain = wrapped(title), wrapped(note, LETTERS + 2)
+    text = "<br>".join(
+        [*(f"<b>{literal(line)}</b>" for line in bold), *(literal(line) for line in plain)]
+    )
+    return {"text": text, "top": 23 + LINE_PX * max(1, len(bold) + len(plain))}
+
+
+def layout(name: str, title: str, note: str = "", **more: Any) -> dict[str, Any]:
+    """The theme's base layout under a heading of up to four lines; ``margin`` may leave out t."""
+    head = headline(title, note)
+    margin = {"l": 52, "r": 18, "b": 34, **more.pop("margin", {}), "t": head["top"]}
+    made = theme.base_layout(name, "", margin=margin, **more)
+    made["title"] = {**made["title"], "text": head["text"]}
+    return made
+
+
+def picture(name: str, data: list[dict[str, Any]], made: dict[str, Any], mode: str) -> dict:
+    """A whole plotly dict in the colours of ``mode``."""
+    return theme.in_mode({"data": data, "layout": made, "config": theme.config(name)}, mode)
+
+
+def key_rows(names: list[str]) -> int:
+    """Rows that a horizontal legend of these names needs where it is narrow."""
+    rows, used = 1, 0.0
+    for name in names:
+        wide = 46 + 6.6 * len(name)
+        if used and used + wide > NARROW_PX:
+            rows, used = rows + 1, 0.0
+        used += wide
+    return rows
+
+
+def legend() -> dict[str, Any]:
+    """Names in rows at the foot of the figure."""
+    return {
+        "orientation": "h",
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "y": 0.01,
+        "yref": "container",
+        "yanchor": "bottom",
+        "font": {"size": 11, "color": theme.LIGHT.text},
+        "bgcolor": "rgba(0,0,0,0)",
+        "itemwidth": 34,
+        "tracegroupgap": 0,
+    }
+
+
+def thinned(labels: tuple[str, ...], most: int, letters: int = 12) -> dict[str, Any]:
+    """Ticks at whole numbers: every label, or every n-th where more than ``most`` would crowd."""
+    step = max(1, math.ceil(len(labels) / max(1, most)))
+    shown = range(0, len(labels), step)
+    return {
+        "tickvals": list(shown),
+        "ticktext": [literal(draw.shorten(labels[i], letters)) for i in shown],
+    }
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, thousands as k, a dash where unknown."""
+    if value is None:
+        return "–"
+    if abs(value) >= 1e4:
+        return f"{value / 1000:.3g} k" if abs(value) < 1e7 else f"{value / 1e6:.3g} M"
+    return f"{value:.3g}"
+
+
+def heads(title: str, note: str) -> tuple[list[str], float]:
+    """The heading of a static twin, and the y at which the plot may begin."""
+    body, y = [], 22.0
+    for line in wrapped(title, 76):
+        body.append(draw.heading(line, y=y))
+        y += LINE_PX
+    for line in wrapped(note, 80):
+        body.append(draw.text(18, y, line, "muted", font_size=11))
+        y += LINE_PX
+    return body, y
+
+
+def ink(colour: str) -> str:
+    """Dark or white text, whichever reads better on a colour of :data:`CYCLE`."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return theme.LIGHT.text if 0.3 * red + 0.59 * green + 0.11 * blue > 110 else theme.LIGHT.paper
+
+
+def sheer(colour: str, opacity: float) -> str:
+    """The colour seen through."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
