@@ -13,6 +13,7 @@ from workbench.testing.toy_models import ToyModel
 from workbench.verifiers.exact_match import ExactMatch
 
 PROMPT = (1, 3, 2, 5)
+PROMPTS = (PROMPT, (7,), (0, 11, 0, 11, 4, 4))
 
 
 class RandomMatrix(TokenRecycling):
@@ -26,12 +27,25 @@ class RandomMatrix(TokenRecycling):
 
 
 @pytest.mark.parametrize("drafter", [TokenRecycling(seed="none"), TokenRecycling(), RandomMatrix()])
-def test_cold_warm_and_random_matrices_leave_the_text_alone(drafter):
+@pytest.mark.parametrize("prompt", PROMPTS, ids=str)
+def test_cold_warm_and_random_matrices_leave_the_text_alone(drafter, prompt):
     target = ToyModel.random(12, seed=4)
-    wanted = oracles.plain_greedy(target.rule, PROMPT, 200)
-    rounds = run_rounds(target, drafter, ExactMatch(), prompt=PROMPT, tokens=200)
+    wanted = oracles.plain_greedy(target.rule, prompt, 200)
+    rounds = run_rounds(target, drafter, ExactMatch(), prompt=prompt, tokens=200)
     assert emitted(rounds) == wanted
     assert any(r.tokens for r in rounds)
+
+
+def test_a_run_that_goes_on_inherits_the_matrix_and_a_new_one_does_not():
+    target, drafter = ToyModel.random(12, seed=4), TokenRecycling(seed="none")
+    warm = Drive(drafter, target, None, Sampling(), PROMPT)
+    for _ in range(10):
+        warm.round(Budget(3, 8, 3), ExactMatch())
+    known = warm.state.successors.copy()
+    assert (known >= 0).any()
+    later = Drive(drafter, target, None, Sampling(), PROMPTS[2])
+    assert (later.state.successors < 0).all(), "a new run starts cold"
+    assert np.array_equal(drafter.resume(later.ctx, warm.state).successors, known)
 
 
 def test_a_deterministic_bigram_model_reaches_the_templates_depth():

@@ -58,6 +58,7 @@ class Kangaroo:
     *Deviations*: at T > 0 tokens are drawn from the adapter's law (the paper's code is greedy); the
     confidence is always that of the drafted token at temperature 1. The adapter re-reads accepted
     rows instead of keeping drafted ones, which removes the paper's catch-up after full acceptance.
+    ``exit_layer`` beyond the last layer means the last one.
 
     *Shapes*: stream ``[1 d]`` a token. *Cost*: ``exit_layer`` layers, the adapter and the LM head a
     token; the deep layers once a round.

@@ -13,7 +13,11 @@ from workbench.training.soft import no_hits, overlap, rank_hits
 
 
 class KangarooTask:
-    """Soft cross-entropy at the same place (arXiv 2404.18911, section 3.2), frozen target."""
+    """Soft cross-entropy at the same place (arXiv 2404.18911, section 3.2), frozen target.
+
+    *Deviations*: most rows are the target's own outputs, not a data set's text; the adapter's
+    norm starts as the target's; the gradient is clipped by its norm instead of value by value.
+    """
 
     name = "kangaroo"
 

@@ -36,9 +36,10 @@ class Pearl:
 
     *Deviations*: ``window`` 0 balances the two sides from their measured times, so one seed may
     then give other rounds (of the same law). The policy's budget is not asked: the window is the
-    block. With clock "simulated" both sides run one after the other and a round is charged the
-    longer of the two; such rounds say so. Every token is tested once, or drawn from a residual;
-    there is no bonus token while blocks overlap.
+    block. Tokens are tested by the rule of the run (plain rejection there), with one stream of
+    random numbers a run instead of one seed a position. With clock "simulated" both sides run one
+    after the other and a round is charged the longer of the two; such rounds say so. Every token is
+    tested once, or drawn from a residual; there is no bonus token while blocks overlap.
 
     *Cost*: a round takes max(window x draft, target); a rejection wastes the block in flight.
 
