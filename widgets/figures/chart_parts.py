@@ -16,7 +16,8 @@ from widgets.figures.notes import literal
 
 LETTERS = 46  # of a heading that fit 340 px in the widest system font
 LINE_PX = 15.0
-NARROW_PX = 300.0  # what is left of 340 px for a row of keys
+NARROW_PX = 250.0  # what is left of 340 px between the axis and the right margin
+SHIFT_PX = 8  # plotly sets a title of several lines this much higher than one of a single line
 
 # Okabe and Ito's colours, black made grey to be seen on dark paper. An expert keeps its colour in
 # both modes, so each is one step off the theme's own value, which would be swapped.
@@ -60,12 +61,14 @@ def wrapped(words: str, letters: int = LETTERS) -> list[str]:
 
 
 def headline(title: str, note: str = "") -> dict[str, Any]:
-    """``title`` (to be merged over the theme's) and the top margin in pixels that it needs."""
+    """Text and pad of a title, and the top margin in pixels that it needs."""
     bold, plain = wrapped(title), wrapped(note, LETTERS + 2)
     text = "<br>".join(
         [*(f"<b>{literal(line)}</b>" for line in bold), *(literal(line) for line in plain)]
     )
-    return {"text": text, "top": 23 + LINE_PX * max(1, len(bold) + len(plain))}
+    lines = max(1, len(bold) + len(plain))
+    pad = {"l": 18, "t": 12 + SHIFT_PX * (lines > 1)}
+    return {"text": text, "pad": pad, "top": 23 + LINE_PX * lines}
 
 
 def layout(name: str, title: str, note: str = "", **more: Any) -> dict[str, Any]:
@@ -73,7 +76,7 @@ def layout(name: str, title: str, note: str = "", **more: Any) -> dict[str, Any]
     head = headline(title, note)
     margin = {"l": 52, "r": 18, "b": 34, **more.pop("margin", {}), "t": head["top"]}
     made = theme.base_layout(name, "", margin=margin, **more)
-    made["title"] = {**made["title"], "text": head["text"]}
+    made["title"] |= {"text": head["text"], "pad": head["pad"]}
     return made
 
 
@@ -84,13 +87,11 @@ def picture(name: str, data: list[dict[str, Any]], made: dict[str, Any], mode: s
 
 def key_rows(names: list[str]) -> int:
     """Rows that a horizontal legend of these names needs where it is narrow."""
-    rows, used = 1, 0.0
-    for name in names:
-        wide = 46 + 6.6 * len(name)
-        if used and used + wide > NARROW_PX:
-            rows, used = rows + 1, 0.0
-        used += wide
-    return rows
+    wide = [46 + 6.6 * len(name) for name in names]
+    if not wide or sum(wide) <= NARROW_PX:
+        return 1
+    columns = max(1, int(NARROW_PX / max(wide)))  # plotly makes all columns as wide as the widest
+    return math.ceil(len(wide) / columns)
 
 
 def legend() -> dict[str, Any]:
@@ -115,9 +116,16 @@ def thinned(labels: tuple[str, ...], most: int, letters: int = 12) -> dict[str, 
     step = max(1, math.ceil(len(labels) / max(1, most)))
     shown = range(0, len(labels), step)
     return {
+        "tickangle": 0,
         "tickvals": list(shown),
         "ticktext": [literal(draw.shorten(labels[i], letters)) for i in shown],
     }
+
+
+def side_by_side(labels: tuple[str, ...], letters: int = 8) -> dict[str, Any]:
+    """The same for labels that stand beside each other on a horizontal axis."""
+    longest = min(letters, max(map(len, labels), default=1))
+    return thinned(labels, int(NARROW_PX / (8 + 7 * longest)), letters)
 
 
 def number(value: float | None) -> str:

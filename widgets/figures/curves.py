@@ -120,13 +120,13 @@ def svg(info: Curves, width: float = 480.0, *, log: bool = False) -> str:
     """The static twin: the lines, their names below; ``log`` takes the logarithm of y."""
     body, top = parts.heads(info.title, info.note)
     left, right, high = 54.0, width - 18, 150.0
-    points = [[_place(x, y, log) for x, y in zip(ln.x, ln.y, strict=True)] for ln in info.lines]
+    points = [[_place(x, y, log) for x, y in zip(li.x, li.y, strict=True)] for li in info.lines]
     shown = [p for line in points for p in line if p is not None]
     here = _place(*info.here, log) if info.here else None
     if not shown:
         body.append(draw.text(18, top + 8, "nothing measured yet", "muted"))
         return draw.document(width, top + 24, body, info.title)
-    spans = [parts_span([p[axis] for p in [*shown, *([here] if here else [])]]) for axis in (0, 1)]
+    spans = [_span([p[axis] for p in [*shown, *([here] if here else [])]]) for axis in (0, 1)]
     (x0, x1), (y0, y1) = spans
 
     def at(point: tuple[float, float]) -> tuple[float, float]:
@@ -134,8 +134,8 @@ def svg(info: Curves, width: float = 480.0, *, log: bool = False) -> str:
         return left + across * (right - left), top + 6 + (1 - up) * high
 
     body += _axes(spans, at, left, right, log, info)
-    for index, line in enumerate(points):
-        body += _drawn_line(parts.look(index), line, at)
+    for index, placed in enumerate(points):
+        body += _drawn_line(parts.look(index), placed, at)
     if here:
         x, y = at(here)
         body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" {_stroke("select")}/>')
@@ -151,7 +151,7 @@ def _place(x: float, y: float | None, log: bool) -> tuple[float, float] | None:
     return float(x), math.log10(y) if log else float(y)
 
 
-def parts_span(values: list[float]) -> tuple[float, float]:
+def _span(values: list[float]) -> tuple[float, float]:
     """From the least to the greatest, a little apart where they are one."""
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 0.5, high + 0.5)

@@ -126,7 +126,7 @@ def _inside(share: float) -> float:
 def _note(info: ExpertFlow) -> str:
     left = sum((parts.finite(pair[3]) or 0.0) > 0 for pair in info.pairs) - len(shown(info))
     rest = f" · {left} thin ribbons left out" if left else ""
-    return f"ribbon: share of tokens, coloured by the expert it leaves{rest}"
+    return f"ribbons: share of tokens, colour of their source{rest}"
 
 
 def _under(info: ExpertFlow, layer: int, share: float) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from widgets.figures import svg as draw
 from widgets.figures.notes import literal, note
 
 NAME = "heat"
-NUMBERED = (10, 12)  # rows and columns up to which each cell shows its number
-GAPS = 80  # more columns or rows touch each other
-TICKS = 10
+NUMBERED = (12, 8)  # rows and columns up to which each cell shows its number
+GAPS = 32  # more columns or rows touch each other
 
 
 class Heat(NamedTuple):
@@ -53,6 +52,15 @@ def span(info: Heat) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
+def brief(value: float) -> str:
+    """At most four characters, so that a number fits its cell: ``.29``, ``-.05``, ``7.1``, ``12``."""
+    if abs(value) >= 9.95:
+        return parts.number(value) if abs(value) >= 999.5 else f"{value:.0f}"
+    if abs(value) >= 0.995 or value == 0:
+        return f"{value:.1f}".removesuffix(".0")
+    return "0" if abs(value) < 0.005 else f"{value:.2f}".replace("0.", ".", 1)
+
+
 def figure(info: Heat, mode: str = "light") -> dict[str, Any]:
     """Cells with ``customdata`` = [row, column]; small tables also show their numbers."""
     wide, tall = len(info.x), len(info.y)
@@ -61,11 +69,12 @@ def figure(info: Heat, mode: str = "light") -> dict[str, Any]:
         NAME,
         info.title,
         _note(info),
-        xaxis={"title": {"text": literal(info.x_title)}, **parts.thinned(info.x, TICKS, 7)},
+        xaxis={"title": {"text": literal(info.x_title)}, **parts.side_by_side(info.x)},
         yaxis={
             "title": {"text": literal(info.y_title)},
             **parts.thinned(info.y, 12, 10),
             "range": [tall - 0.5, -0.5],
+            "ticklabelstandoff": 4,
         },
         margin={"l": 34 + 7 * min(10, max(map(len, info.y), default=1)), "r": 58, "b": 38},
     )
@@ -119,10 +128,9 @@ def _cells(info: Heat) -> dict[str, Any]:
     }
     if tall <= NUMBERED[0] and wide <= NUMBERED[1]:
         cells["text"] = [
-            ["" if v is None else parts.number(v) for v in map(parts.finite, line)]
-            for line in info.values
+            ["" if v is None else brief(v) for v in map(parts.finite, line)] for line in info.values
         ]
-        cells["texttemplate"] = "%{text}"
+        cells |= {"texttemplate": "%{text}", "textfont": {"size": 10}}
     return cells
 
 
@@ -149,8 +157,8 @@ def svg(info: Heat, width: float = 480.0) -> str:
         name, y = draw.shorten(info.y[row], 10), top + (row + 0.5) * tall + 4
         body.append(draw.text(left - 6, y, name, "muted", text_anchor="end", font_size=11))
     foot = top + len(info.y) * tall + 15
-    for column in parts.thinned(info.x, TICKS)["tickvals"]:
-        name, x = draw.shorten(info.x[column], 7), left + (column + 0.5) * cell
+    for column in parts.side_by_side(info.x)["tickvals"]:
+        name, x = draw.shorten(info.x[column], 8), left + (column + 0.5) * cell
         body.append(draw.text(x, foot, name, "muted", text_anchor="middle", font_size=11))
     titles = f"{info.y_title} by {info.x_title} · {parts.number(low)} to {parts.number(high)}"
     body.append(draw.text(left, foot + 16, titles, "muted", font_size=11))

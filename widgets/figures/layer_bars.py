@@ -10,7 +10,6 @@ from widgets.figures import svg as draw
 from widgets.figures.notes import literal, note
 
 NAME = "layer_bars"
-TICKS = 12  # labels that stand side by side
 NUMBERED = 8  # bars that have room for their number
 
 
@@ -45,12 +44,13 @@ def figure(info: LayerBars, mode: str = "light") -> dict[str, Any]:
     """Bars with ``customdata`` = index of the layer."""
     light, places = theme.LIGHT, list(range(len(info.values)))
     values = [parts.finite(value) for value in info.values]
+    numbered = len(values) <= NUMBERED and not info.compare  # else they would meet the ticks
     bars = {
         "type": "bar",
         "x": places,
         "y": values,
         "customdata": places,
-        "text": [parts.number(v) if len(values) <= NUMBERED else "" for v in values],
+        "text": [parts.number(v) if numbered else "" for v in values],
         "textposition": "outside",
         "textangle": 0,
         "cliponaxis": False,
@@ -71,7 +71,7 @@ def figure(info: LayerBars, mode: str = "light") -> dict[str, Any]:
         NAME,
         info.title,
         _note(info),
-        xaxis=parts.thinned(info.labels, TICKS, 8),
+        xaxis=parts.side_by_side(info.labels),
         yaxis={
             "title": {"text": literal(info.unit)},
             "range": [low, high],
@@ -123,7 +123,7 @@ def svg(info: LayerBars, width: float = 480.0) -> str:
         return top + tall * (high - value) / (high - low)
 
     wide = min(step * 0.7, 40.0)
-    every = parts.thinned(info.labels, TICKS)["tickvals"]
+    every = parts.side_by_side(info.labels)["tickvals"]
     for place, value in enumerate(map(parts.finite, info.values)):
         middle = 18 + (place + 0.5) * step
         if value is not None:

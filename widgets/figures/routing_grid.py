@@ -11,7 +11,6 @@ from widgets.figures import svg as draw
 from widgets.figures.notes import literal, note
 
 NAME = "routing_grid"
-TITLE = "Experts by token and layer"
 NUMBERED = 44  # more tokens leave no room for a number in each cell
 TICKS = 24
 
@@ -35,6 +34,11 @@ class RoutingGrid(NamedTuple):
     weight: tuple[tuple[float, ...], ...]
     expert_count: int
     marked: tuple[tuple[int, int], ...] = ()
+
+
+def title(info: RoutingGrid) -> str:
+    """The heading."""
+    return f"{info.expert_count} experts by token and layer"
 
 
 def rows(info: RoutingGrid) -> list[dict[str, Any]]:
@@ -63,7 +67,7 @@ def figure(info: RoutingGrid, mode: str = "light") -> dict[str, Any]:
     labels = tuple(draw.shorten(theme.visible(token), 8) for token in info.tokens)
     made = parts.layout(
         NAME,
-        TITLE,
+        title(info),
         _note(info),
         xaxis={
             **parts.thinned(labels, TICKS, 8),
@@ -75,6 +79,7 @@ def figure(info: RoutingGrid, mode: str = "light") -> dict[str, Any]:
             "title": {"text": "layer"},
             **parts.thinned(tuple(map(str, info.layers)), 12),
             "range": [-0.5, tall - 0.5],
+            "ticklabelstandoff": 4,
         },
         shapes=_frames(info),
         margin={"l": 42, "r": 18, "b": 14 + 6.6 * max(map(len, labels), default=1)},
@@ -87,9 +92,9 @@ def figure(info: RoutingGrid, mode: str = "light") -> dict[str, Any]:
 
 
 def _note(info: RoutingGrid) -> str:
-    stripe = "stripe: second choice" if info.second else ""
-    number = "number: first expert" if len(info.tokens) <= NUMBERED else "hover for numbers"
-    return " · ".join(filter(None, (f"{info.expert_count} experts", number, stripe)))
+    stripe = "stripe: second" if info.second else ""
+    number = "number: first choice" if len(info.tokens) <= NUMBERED else "hover for numbers"
+    return " · ".join(filter(None, (number, stripe)))
 
 
 def _colour(expert: int) -> int | None:
@@ -139,7 +144,7 @@ def _cells(info: RoutingGrid) -> dict[str, Any]:
     }
     if wide <= NUMBERED:
         cells["text"] = [[str(e) if e >= 0 else "" for e in info.first[layer]] for layer in layers]
-        cells["texttemplate"] = "%{text}"
+        cells |= {"texttemplate": "%{text}", "textfont": {"size": 11 if wide <= TICKS else 9}}
     return cells
 
 
@@ -168,10 +173,10 @@ def _frames(info: RoutingGrid) -> list[dict[str, Any]]:
 
 def svg(info: RoutingGrid, width: float = 480.0) -> str:
     """The static twin; of a long text only the tokens that have room for their numbers."""
-    body, top = parts.heads(TITLE, _note(info))
+    body, top = parts.heads(title(info), _note(info))
     if not info.tokens or not info.layers:
         body.append(draw.text(18, top + 8, "no token routed yet", "muted"))
-        return draw.document(width, top + 24, body, TITLE)
+        return draw.document(width, top + 24, body, title(info))
     shown = min(len(info.tokens), max(1, math.floor((width - 54) / 11)))
     left, tall = 36.0, 18.0
     cell, foot = min(30.0, (width - left - 18) / shown), top + len(info.layers) * tall
@@ -190,7 +195,7 @@ def svg(info: RoutingGrid, width: float = 480.0) -> str:
                 x, foot + 6, label, mono=True, font_size=10, text_anchor="end", transform=turn
             )
         )
-    return draw.document(width, foot + 66, body, TITLE)
+    return draw.document(width, foot + 66, body, title(info))
 
 
 def _twin_cell(info, layer, token, x, y, wide, tall) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
+from widgets.figures import chart_parts as parts
 from widgets.figures import curves
 from widgets.figures.curves import Curves, Line
 
@@ -25,8 +27,21 @@ def rows(info: Spectrum) -> list[dict[str, Any]]:
 
 def figure(info: Spectrum, mode: str = "light") -> dict[str, Any]:
     """Falling lines; a value of zero has no logarithm and leaves a gap."""
-    axis = {"type": "log", "exponentformat": "power", "dtick": 1, "nticks": 0}
-    return curves.drawn(NAME, _as(info), mode, axis)
+    return curves.drawn(NAME, _as(info), mode, {"type": "log", **_powers(info)})
+
+
+def _powers(info: Spectrum) -> dict[str, Any]:
+    """Ticks at powers of ten, about five of them."""
+    found = [math.log10(y) for line in _as(info).lines for y in line.y if y is not None]
+    low, high = math.floor(min(found, default=0)), math.ceil(max(found, default=1))
+    shown = range(low, high + 1, max(1, math.ceil((high - low) / 5)))
+    return {"tickvals": [10.0**n for n in shown], "ticktext": [_power(n) for n in shown]}
+
+
+def _power(exponent: int) -> str:
+    plain = {0: "1", 1: "10", -1: "0.1"}
+    raised = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return plain.get(exponent, f"10{raised}")
 
 
 def svg(info: Spectrum, width: float = 480.0) -> str:
@@ -36,7 +51,9 @@ def svg(info: Spectrum, width: float = 480.0) -> str:
 
 def _as(info: Spectrum) -> Curves:
     lines = tuple(
-        line._replace(y=tuple(y if y is not None and y > 0 else None for y in line.y))
+        line._replace(
+            y=tuple(y if y is not None and (parts.finite(y) or 0) > 0 else None for y in line.y)
+        )
         for line in info.lines
     )
     return Curves(info.title, "index", "singular value", lines, None, info.note)

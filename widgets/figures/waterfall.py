@@ -10,7 +10,7 @@ from widgets.figures import svg as draw
 from widgets.figures.notes import literal, note
 
 NAME = "waterfall"
-LETTERS = 15  # of a step's name that fit beside the bars
+LETTERS = 17  # of a step's name that fit beside the bars
 
 
 class Waterfall(NamedTuple):
@@ -104,7 +104,7 @@ def figure(info: Waterfall, mode: str = "light") -> dict[str, Any]:
             "ticklabelstandoff": 6,
         },
         shapes=_joins(bars),
-        margin={"l": 116, "r": 18, "b": 38},
+        margin={"l": 124, "r": 18, "b": 38},
     )
     if not bars:
         made["annotations"] = [note("nothing changed yet")]
