@@ -52,7 +52,7 @@ def siblings_of(done: Round, row: int) -> Siblings:
     probs = None
     if done.q_node is not None and done.q_top and nodes:
         probs = torch.stack(
-            [_spread(done.q_top[n], places, {done.tokens[n]: done.q_node[n]}) for n in nodes]
+            [_spread(done.q_top[n], places, _drawn_beside(done, nodes, n)) for n in nodes]
         )
     tokens = torch.tensor([places[done.tokens[n]] for n in nodes], dtype=torch.long)
     missing = float(p[-1]) if probs is None else max(float(p[-1]), float(probs[:, -1].max()))
@@ -63,6 +63,18 @@ def siblings_of(done: Round, row: int) -> Siblings:
         with_replacement=done.drawn != "without_replacement",
     )
     return Siblings(nodes, tree, p, missing)
+
+
+def _drawn_beside(done: Round, nodes: list[int], node: int) -> dict[int, float]:
+    """What is known of the law of ``node`` beyond its top: its own token's q, and that of siblings.
+
+    Siblings drawn with replacement from one law tell of the same law; without them each would get a
+    slightly different one, and rules for siblings of one law would refuse what they were made for.
+    """
+    assert done.q_node is not None
+    same = done.drawn == "with_replacement"
+    beside = [m for m in nodes if m == node or (same and done.q_top[m] == done.q_top[node])]
+    return {done.tokens[m]: done.q_node[m] for m in beside}
 
 
 def acceptance_by_law(done: Round, node: int) -> dict[str, float]:

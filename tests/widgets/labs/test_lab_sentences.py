@@ -39,6 +39,19 @@ def test_a_drawn_node_says_how_sure_both_models_were(trace):
     assert node_facts(trace, Selection(0, 2)).numbers == [], "an older trace does not know"
 
 
+def test_siblings_of_one_law_are_asked_of_the_rules_for_one_law():
+    """The recorded run's siblings were drawn from one law, of which each node knows a part."""
+    from widgets.labs.decode.recorded import recorded_trace
+    from workbench.engine.replay import acceptance_by_law
+
+    kept = recorded_trace()
+    assert kept is not None
+    at = telling_round(kept)
+    node = kept.rounds[at].node_fates.index("rejected")
+    assert "k-SEQ (SpecTr)" in acceptance_by_law(kept.rounds[at], node)
+    assert node_facts(kept, Selection(at, node)).numbers, "the first picture has no entropies"
+
+
 def test_untested_nodes_name_what_stood_in_the_way(trace):
     assert "sibling “⏎” was accepted first" in why(trace, 0, 1)
     assert "below “·return”" in why(trace, 0, 4)
