@@ -14,14 +14,16 @@ body.dw { height: 100vh; }
 .dw-page { height: 100vh; min-height: 640px; }
 @container (max-width: 760px) { .dw-side { order: 3; } }
 @media (max-width: 760px) { .dw-who, .dw-how { flex: 1 0 100%; text-align: left; }
+  .dw-nav { flex-wrap: wrap; } .dw-head > div { max-width: 100%; }
   .dw-page, body.dw { height: auto; min-height: 0; }
   .dw-fill-stream { height: 240px; } .dw-fill-tree { height: 320px; }
   .dw-fill-chart { height: 150px; } }
 @media (min-width: 761px) { .dw-fill { height: 100%; } }
-.dw-fill-law { height: 206px; flex: none; }
+.dw-fill-law { height: 192px; flex: none; }
 :root { color-scheme: light dark; }
 .dw-who { flex: 1 1 auto; min-width: 0; }
 .dw-how { flex: 0 1 330px; min-width: 150px; text-align: right; }
+.dw-verbs { flex: none; }
 .dw-nav { display: flex; gap: 2px; flex: none; }
 .dw-nav a { white-space: nowrap; color: var(--dw-muted); text-decoration: none; font-size: 13px;
   padding: 4px 9px; border-radius: 7px; }
@@ -48,7 +50,7 @@ DECODE = """
 {% block inner_body %}
 <div class="dw dw-app"><div class="dw-lab dw-page"><div class="dw-grid">
   <header class="dw-head">{{ nav | safe }}<div class="dw-who">{{ embed(roots.head) }}</div>
-    <div>{{ embed(roots.buttons) }}</div>
+    <div class="dw-verbs">{{ embed(roots.buttons) }}</div>
     <div class="dw-how">{{ embed(roots.progress) }}</div></header>
   <aside class="dw-side" aria-label="Settings">{{ embed(roots.side) }}</aside>
   <main class="dw-main">
@@ -85,7 +87,7 @@ BOARD = """
 {% block inner_body %}
 <div class="dw dw-app"><div class="dw-lab dw-page"><div class="dw-grid">
   <header class="dw-head">{{ nav | safe }}<div class="dw-who">{{ embed(roots.head) }}</div>
-    <div>{{ embed(roots.buttons) }}</div>
+    <div class="dw-verbs">{{ embed(roots.buttons) }}</div>
     <div class="dw-how">{{ embed(roots.progress) }}</div></header>
   <aside class="dw-side" aria-label="Settings">{{ embed(roots.side) }}</aside>
   <main class="dw-main dw-board">

@@ -15,7 +15,7 @@ from workbench.core.method import Knob, MethodCard
 
 Control = Literal["slider", "number", "switch", "choice", "line"]
 SLIDER_STOPS = 400  # more positions than this cannot be hit with a mouse: a number box instead
-BESIDE_LETTERS = 12  # of a choice that can be read in the half column beside its name
+BESIDE_LETTERS = 9  # of a choice that can be read in the half column beside its name
 
 
 @dataclass(frozen=True)

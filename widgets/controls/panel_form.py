@@ -13,7 +13,8 @@ from widgets.controls.form import Field, is_stacked, option_labels
 Change = Callable[[str, Any], None]
 LABEL_PX, READOUT_PX, ROW_PX, STACKED_PX = 88, 36, 27, 49
 ROW_CSS = """
-:host { --panel-primary-color: var(--dw-accent); font-family: var(--dw-sans); font-size: 13px; }
+:host { --panel-primary-color: var(--dw-accent); font-family: var(--dw-sans); font-size: 13px;
+  color: var(--dw-text); white-space: nowrap; }
 .bk-input { height: 27px; min-height: 27px; padding: 2px 8px; border-radius: 6px;
   font: 13px/1.4 var(--dw-sans); background-color: var(--dw-paper); color: var(--dw-text);
   border: 1px solid var(--dw-edge); box-shadow: none; }
@@ -26,7 +27,7 @@ select.bk-input option { background-color: var(--dw-paper); color: var(--dw-text
 label, .bk-slider-title { position: absolute; width: 1px; height: 1px; overflow: hidden;
   clip-path: inset(50%); }
 label:has(> input[type="checkbox"]) { position: static; clip-path: none; width: auto;
-  height: auto; color: var(--dw-text); }
+  height: auto; }
 .noUi-target { background: var(--dw-edge); border: 0; box-shadow: none; height: 4px;
   margin: 11px 7px; }
 .noUi-connects { border-radius: 2px; }
@@ -68,9 +69,9 @@ class Row:
         if is_stacked(field, self._titles):
             label = pn.pane.HTML(label_html(field), **{**LABEL_LOOK, "align": "start"})
             return pn.Column(label, self.control, height=STACKED_PX, styles={"gap": "2px"}, **look)
-        own = field.control == "switch"  # a checkbox says its name itself
-        label = pn.pane.HTML("" if own else label_html(field), width=LABEL_PX, **LABEL_LOOK)
-        shown = [label, self.control] + ([self.readout] if field.control == "slider" else [])
+        shown = [self.control] + ([self.readout] if field.control == "slider" else [])
+        if field.control != "switch":  # a checkbox says its name itself
+            shown.insert(0, pn.pane.HTML(label_html(field), width=LABEL_PX, **LABEL_LOOK))
         return pn.Row(*shown, height=ROW_PX, styles={"gap": "6px"}, **look)
 
     def put(self, value: Any) -> None:

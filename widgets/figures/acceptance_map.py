@@ -92,7 +92,7 @@ def figure(levels: MapInfo, mode: str = "light") -> dict[str, Any]:
             "tick0": 1,
             "ticklabelstandoff": 4,
         },
-        margin={"l": 42, "r": 18, "t": 38, "b": 14},
+        margin={"l": 42, "r": 42, "t": 38, "b": 14},
         shapes=_frame(levels, depth),
     )
     if not levels.levels:
@@ -164,8 +164,8 @@ def _frame(levels: MapInfo, depth: int) -> list[dict[str, Any]]:
             "type": "rect",
             "x0": at - 0.6,
             "x1": at + 0.6,
-            "y0": 0.4,
-            "y1": depth + 0.6,
+            "y0": 0.52,
+            "y1": depth + 0.48,
             "line": {"color": theme.LIGHT.select, "width": 2},
         }
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from widgets import theme
-from widgets.figures.method_parts import LIGHT, Drawn, axis
+from widgets.figures.method_parts import LIGHT, RIGHT, Drawn, axis
 from widgets.figures.notes import literal, note
 from workbench.core.trace import Trace
 
@@ -35,7 +35,7 @@ def lanes(trace: Trace, place: int) -> Drawn:
             "ticklabelstandoff": 6,
         },
         "shapes": [_frame(here)] if here else [],
-        "margin": {"l": 62, "r": 18, "t": 34, "b": 34},
+        "margin": {"l": 62, "r": RIGHT, "t": 34, "b": 34},
     }
     clock = "simulated clock" if any(lane.simulated for lane in every) else "two threads"
     return f"Draft and target at the same time ({clock})", traces, layout
@@ -87,10 +87,10 @@ def origins(trace: Trace, place: int) -> Drawn:
             drafted[name] = drafted.get(name, 0) + 1
             kept[name] = kept.get(name, 0) + (node in done.path)
     names = sorted(drafted)
-    common = {"type": "bar", "orientation": "h", "y": names}
+    common: dict[str, Any] = {"type": "bar", "orientation": "h", "y": names}
     wasted = [drafted[name] - kept.get(name, 0) for name in names]
     said = [f" {kept.get(name, 0)} of {drafted[name]}" for name in names]
-    traces = [
+    traces: list[dict[str, Any]] = [
         {**common, "x": [kept.get(name, 0) for name in names], "marker": {"color": LIGHT.accepted},
          "hovertemplate": "kept %{x}<extra></extra>"},
         {**common, "x": wasted, "marker": {"color": LIGHT.neutral}, "text": said,
@@ -98,11 +98,11 @@ def origins(trace: Trace, place: int) -> Drawn:
          "hovertemplate": "not kept %{x}<extra></extra>"},
     ]  # fmt: skip
     most = max(drafted.values(), default=1)
-    layout = {"barmode": "stack", "yaxis": {"ticklabelstandoff": 6},
+    layout: dict[str, Any] = {"barmode": "stack", "yaxis": {"ticklabelstandoff": 6},
               "xaxis": axis("nodes of the run · green kept, grey not kept", nticks=6,
                             range=[0, most * 1.25]),
-              "margin": {"l": 110, "r": 18, "t": 34, "b": 34}}  # fmt: skip
-    return "Which part proposed what, and what was kept of it", traces, layout
+              "margin": {"l": 110, "r": RIGHT, "t": 34, "b": 34}}  # fmt: skip
+    return "Which part proposed what, and what was kept", traces, layout
 
 
 def visits(trace: Trace, place: int) -> Drawn:

@@ -7,7 +7,7 @@ a layout in the light palette.
 from __future__ import annotations
 
 from widgets import theme
-from widgets.figures.method_parts import LIGHT, Drawn, axis
+from widgets.figures.method_parts import LIGHT, RIGHT, Drawn, axis
 from widgets.figures.notes import literal
 from workbench.core.trace import Trace
 
@@ -66,7 +66,7 @@ def skip_set(trace: Trace, place: int) -> Drawn:
             "tickvals": [(most - 1) / 2, most + (most - 1) / 2],
             "ticktext": ["attention", "MLP"],
         },
-        "margin": {"l": 74, "r": 18, "t": 34, "b": 34},
+        "margin": {"l": 74, "r": RIGHT, "t": 34, "b": 34},
         "shapes": [
             {
                 "type": "line",
@@ -119,7 +119,7 @@ def recycled(trace: Trace, place: int) -> Drawn:
     layout = {
         "xaxis": {"tickvals": list(range(len(heads))), "ticktext": heads, "side": "top"},
         "yaxis": {"visible": False, "autorange": "reversed"},
-        "margin": {"l": 18, "r": 18, "t": 52, "b": 10},
+        "margin": {"l": 18, "r": RIGHT, "t": 52, "b": 10},
     }
-    title = f"Successors as of round {place + 1}, newest last · ■ rewritten now"
+    title = f"Successors after round {place + 1} · ■ rewritten now"
     return title, [grid], layout

@@ -120,7 +120,7 @@ def online(trace: Trace, place: int) -> Drawn:
     told = next((d.report["online"] for d in reversed(trace.rounds) if "online" in d.report), {})
     counted = f"{len(steps)} training steps, {told.get('taught', 0)} places"
     if not steps:
-        counted = f"no training step yet, {told.get('waiting', 0)} places wait for one"
+        counted = f"no step yet, {told.get('waiting', 0)} places wait"
     title = f"Acceptance while learning · {counted}"
     layout = {
         "xaxis": rounds_axis(trace, "○ one round ― smoothed ▲ training step"),

@@ -8,6 +8,7 @@ from widgets import theme
 from workbench.core.trace import Trace
 
 LIGHT = theme.LIGHT
+RIGHT = 42  # margin, px: hosts put the switch to another chart there
 Drawn = tuple[str, list[dict[str, Any]], dict[str, Any]]  # title, traces, layout
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from widgets import theme
 from widgets.figures import method_bars, method_grids, method_lines
 from widgets.figures import svg as draw
+from widgets.figures.method_parts import RIGHT
 from widgets.figures.notes import note
 from widgets.figures.place import Place, round_at
 from workbench.core.trace import Trace
@@ -63,11 +64,16 @@ def info(trace: Trace, at: Place | None = None) -> Picture:
 
 
 def rows(picture: Picture) -> list[dict[str, Any]]:
-    """One row per point that has a place on both axes."""
+    """One row per point that has a place on both axes, or per cell of a table of words."""
     return [
         {"series": str(trace.get("name", place)), "x": x, "y": y}
         for place, trace in enumerate(picture.traces)
         for x, y in zip(trace.get("x", ()), trace.get("y", ()), strict=False)
+    ] or [
+        {"series": "cells", "x": column, "y": words}
+        for trace in picture.traces
+        for line in trace.get("text", ())
+        for column, words in enumerate(line)
     ]
 
 
@@ -83,7 +89,7 @@ def svg(picture: Picture, width: float = 320.0) -> str:
 
 def figure(picture: Picture, mode: str = "light") -> dict[str, Any]:
     """The plotly dict."""
-    margin = {"l": 48, "r": 18, "t": 34, "b": 34}
+    margin = {"l": 48, "r": RIGHT, "t": 34, "b": 34}
     layout = theme.base_layout(
         "method_picture", picture.title, **{"margin": margin, **picture.layout}
     )

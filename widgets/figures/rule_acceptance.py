@@ -8,7 +8,7 @@ from widgets import theme
 from widgets.figures import svg as draw
 from widgets.figures.notes import literal, note
 
-LETTERS = 25  # of a rule's name that fit before the bars
+LETTERS = 32  # of a rule's name that fit before the bars
 ROOMY = 10  # with so many bars or fewer each has room for two lines
 
 
@@ -26,10 +26,10 @@ class RuleBar(NamedTuple):
 
 
 class RuleBars(NamedTuple):
-    """The rules in the order shown; ``siblings`` says how many are drawn, and how."""
+    """The rules in the order shown; ``drafts`` says what all see, empty where that differs."""
 
     bars: tuple[RuleBar, ...]
-    siblings: str
+    drafts: str
 
 
 def rows(info: RuleBars) -> list[dict[str, Any]]:
@@ -73,7 +73,11 @@ def figure(info: RuleBars, mode: str = "light") -> dict[str, Any]:
                 ],
                 "width": [2.5 if bar.chosen else 1 for bar in info.bars],
             },
-            "pattern": {"shape": ["" if ok else "/" for ok in exact], "fgcolor": light.corrected},
+            "pattern": {
+                "shape": ["" if ok else "/" for ok in exact],
+                "fgcolor": light.corrected,
+                "solidity": 0.12,
+            },
         },
     }
     said = {
@@ -89,18 +93,18 @@ def figure(info: RuleBars, mode: str = "light") -> dict[str, Any]:
     }
     layout = theme.base_layout(
         "rule_acceptance",
-        f"Chance to emit a drafted token · {literal(info.siblings)}",
-        xaxis={"range": [0, 1.42], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
+        "Chance to emit a drafted token" + (f" · {literal(info.drafts)}" if info.drafts else ""),
+        xaxis={"range": [0, 1.06], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
         yaxis={
             "tickvals": places,
             "ticktext": [_tick(bar, len(info.bars)) for bar in info.bars],
             "range": [len(info.bars) - 0.4, -0.6],
-            "tickfont": {"size": 11, "color": light.text},
+            "tickfont": {"size": 10.5, "color": light.text},
             "ticklabelstandoff": 6,
         },
         shapes=_bounds(info),
         annotations=_bound_words(info),
-        margin={"l": 164, "r": 18, "t": 48, "b": 26},
+        margin={"l": 182, "r": 18, "t": 48, "b": 26},
     )
     if not info.bars:
         layout["annotations"] = [note("no rule takes such drafts")]
@@ -132,7 +136,9 @@ def _bound_words(info: RuleBars) -> list[dict[str, Any]]:
         return []
     one = _one_bound(info)
     words = f"no rule exceeds {theme.chance(best[0])}" if one else "┆ no rule exceeds this"
-    place = {"x": best[0] if one else 1.0, "y": 1, "yref": "paper", "yanchor": "bottom"}
+    place: dict[str, Any] = {"x": best[0], "y": 1, "yref": "paper", "yanchor": "bottom"}
+    if not one:
+        place |= {"x": 1, "xref": "paper", "xanchor": "right"}
     font = {"size": 11, "color": theme.LIGHT.muted}
     return [{**place, "text": words, "showarrow": False, "font": font}]
 
@@ -153,10 +159,10 @@ def _fits(bar: RuleBar) -> bool:
 
 
 def _beside(bar: RuleBar) -> float:
-    """Where the words of a bar begin; beyond the line of the optimum where they would cross it."""
+    """Where the words of a bar begin: inside a long one, else beyond the line of its optimum."""
     if bar.accepted is None:
         return 0.01
-    return max(bar.accepted, bar.optimum) + 0.01 if bar.accepted > 0.3 else bar.accepted
+    return 0.01 if bar.accepted > 0.55 else max(bar.accepted, bar.optimum) + 0.01
 
 
 def _said(bar: RuleBar) -> str:

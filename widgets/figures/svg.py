@@ -107,3 +107,13 @@ def heading(content: str, x: float = 18.0, y: float = 22.0) -> str:
 def shorten(label: str, letters: int) -> str:
     """At most ``letters`` characters."""
     return label if len(label) <= letters else label[: max(1, letters - 1)] + "…"
+
+
+def beside(pictures: dict[str, str]) -> str:
+    """Documents next to each other as HTML, each under its name; narrow pages stack them."""
+    cells = "".join(
+        f'<figure style="margin:0;flex:1 1 380px;min-width:0"><figcaption>{escape(name)}'
+        f"</figcaption>{picture}</figure>"
+        for name, picture in pictures.items()
+    )
+    return f'<div style="display:flex;flex-wrap:wrap;gap:8px 24px">{cells}</div>'

@@ -48,8 +48,7 @@ def rows(split: SplitInfo) -> list[dict[str, Any]]:
 def caption(split: SplitInfo) -> str:
     """``draft 16 % · verify 76 % · commit 3 % · other 5 %``; a number stays with its sign."""
     return " · ".join(
-        f"{row['part']} {theme.percent(row['share'])}".replace(" ", "\u00a0")
-        for row in rows(split)
+        f"{row['part']} {theme.percent(row['share'])}".replace(" ", "\u00a0") for row in rows(split)
     )
 
 

@@ -15,7 +15,6 @@ class WhatIf(NamedTuple):
     low: tuple[float | None, ...]
     high: tuple[float | None, ...]
     selected: int
-    title: str
 
 
 def rows(info: WhatIf) -> list[dict[str, Any]]:
@@ -74,9 +73,14 @@ def figure(info: WhatIf, mode: str = "light") -> dict[str, Any]:
     ]
     layout = theme.base_layout(
         "what_if",
-        info.title,
-        xaxis={"title": {"text": "round"}, "nticks": 12},
-        yaxis={"title": {"text": "expected tokens"}, "rangemode": "tozero", "nticks": 5},
+        "Expected tokens a round",
+        xaxis={
+            "title": {"text": "round · ○ recorded ● changed ┃ where only bounds are known"},
+            "range": [0.4, max(len(places), 1) + 0.6],
+            "nticks": 12,
+            "tickformat": "d",
+        },
+        yaxis={"title": {"text": "tokens"}, "rangemode": "tozero", "nticks": 5},
         margin={"l": 48, "r": 18, "t": 38, "b": 38},
     )
     if not places:

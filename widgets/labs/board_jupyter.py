@@ -15,13 +15,20 @@ from widgets.labs.jupyter_css import JUPYTER_CSS
 from widgets.views.jupyter import (
     DraftTreeView,
     LawBarsView,
+    MaskCanvasView,
     PlotView,
     TokenStreamView,
     plotly_lib,
 )
 from widgets.views.outbox import drain
 
-VIEWS = {"plot": PlotView, "bars": LawBarsView, "tree": DraftTreeView, "stream": TokenStreamView}
+VIEWS = {
+    "plot": PlotView,
+    "bars": LawBarsView,
+    "tree": DraftTreeView,
+    "stream": TokenStreamView,
+    "canvas": MaskCanvasView,
+}
 
 
 class BoardJupyter:
@@ -77,7 +84,8 @@ class BoardJupyter:
 
     def _side(self) -> ipw.Box:
         rows: list[Any] = [self.form, self.html["error"]]
-        rows.append(box([self.buttons[verb] for verb in self.board.knobs], "dw-line", row=True))
+        knobs = [self.buttons[verb] for verb in self.board.knobs]
+        rows.append(box(knobs, "dw-line", "dw-board-knobs", row=True))
         if self.board.accepts:
             wide = ipw.Layout(width="auto", margin="0")
             upload = ipw.FileUpload(

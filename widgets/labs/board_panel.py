@@ -13,9 +13,14 @@ from widgets.labs.board import Board, Changes, Section
 from widgets.labs.coalesce import Coalescer
 from widgets.labs.decode.panel import BUTTON_CSS, FILE_CSS, html
 from widgets.views.outbox import drain
-from widgets.views.panel import DraftTreeView, LawBarsView, TokenStreamView
+from widgets.views.panel import DraftTreeView, LawBarsView, MaskCanvasView, TokenStreamView
 
-VIEWS = {"bars": LawBarsView, "tree": DraftTreeView, "stream": TokenStreamView}
+VIEWS = {
+    "bars": LawBarsView,
+    "tree": DraftTreeView,
+    "stream": TokenStreamView,
+    "canvas": MaskCanvasView,
+}
 
 
 class BoardPanel:
@@ -88,7 +93,7 @@ class BoardPanel:
         """The left column."""
         rows: list[Any] = [self.form, self.html["error"]]
         knobs = [self.buttons[verb] for verb in self.board.knobs]
-        rows.append(pn.Row(*knobs, margin=(8, 0, 4, 0), styles={"gap": "6px"}))
+        rows.append(pn.Row(*knobs, margin=(8, 0, 4, 0), styles={"gap": "6px", "flex-wrap": "wrap"}))
         if self.board.accepts:
             upload = pn.widgets.FileInput(
                 accept=self.board.accepts,
@@ -108,7 +113,7 @@ class BoardPanel:
         run = [self.buttons[verb] for verb in self.board.buttons]
         return {
             "head": self.html["head"],
-            "buttons": pn.Row(*run, margin=0, styles={"gap": "10px"}),
+            "buttons": pn.Row(*run, margin=0, styles={"gap": "6px 10px", "flex-wrap": "wrap"}),
             "progress": self.html["progress"],
             "side": self.side(),
             **{f"cell_{name}": pane for name, pane in self.cells.items()},

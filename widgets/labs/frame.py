@@ -44,7 +44,8 @@ TEXT_CSS = """
 .dw-fill { height: 100%; background: var(--dw-accent); border-radius: 3px; }
 .dw-fill.dw-open { width: 40%; animation: dw-slide 1.2s ease-in-out infinite alternate; }
 @keyframes dw-slide { from { margin-left: 0 } to { margin-left: 60% } }
-@media (max-width: 760px) { .dw-progress { justify-content: flex-start; } }
+@media (max-width: 760px) { .dw-progress { justify-content: flex-start; }
+  .dw-model { white-space: normal; } }
 @media (prefers-reduced-motion: reduce) { .dw-fill.dw-open { animation: none; width: 100%;
   opacity: .5; } }
 .dw-dials { display: flex; gap: 16px; margin-top: 4px; align-items: flex-start; }
@@ -76,7 +77,7 @@ GRID_CSS = """
 .dw-cell + .dw-cell { border-left: 1px solid var(--dw-rule); }
 .dw-block { padding: 10px 18px; overflow: hidden auto; scrollbar-width: thin; }
 .dw-bottom > .dw-block { padding: 8px 16px; }
-.dw-corner { position: absolute; right: 44px; top: 6px; z-index: 2; }
+.dw-corner { position: absolute; right: 8px; top: 32px; z-index: 2; }
 .dw-node { display: flex; flex-direction: column; overflow: hidden auto; scrollbar-width: thin; }
 .dw-main.dw-board { display: flex; flex-direction: column; overflow: hidden auto; }
 .dw-board > .dw-board-band { display: flex; flex: 1 1 0; }

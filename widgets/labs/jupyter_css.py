@@ -24,6 +24,7 @@ JUPYTER_CSS = """
 .dw-in-jupyter .dw-row.dw-stacked { flex-direction: column; align-items: stretch; gap: 2px; }
 .dw-in-jupyter .dw-row.dw-stacked > * { flex: none; }
 .dw-in-jupyter .dw-line { gap: 6px; margin-top: 8px; overflow: hidden; align-items: center; }
+.dw-in-jupyter .dw-board-knobs { flex-wrap: wrap; }
 .dw-in-jupyter .dw-line > .widget-dropdown { min-width: 0; }
 .dw-in-jupyter :is(select, input[type=text], input[type=number], textarea) {
   background-color: var(--dw-paper) !important; color: var(--dw-text) !important;

@@ -42,7 +42,7 @@ def traced(drafter="draft_model", tokens=32, policy="fixed", schedule="sequentia
 def drawn(trace: Trace, place: int = 2):
     picture = method_picture.info(trace, At(place))
     assert picture.kind
-    assert method_picture.rows(picture) or picture.kind in ("recycled", "skip_attention")
+    assert method_picture.rows(picture)
     light, dark = (method_picture.figure(picture, mode) for mode in ("light", "dark"))
     assert light["layout"]["paper_bgcolor" if "paper_bgcolor" in light["layout"] else "template"]
     assert light != dark, "the picture has no dark twin"
@@ -88,6 +88,19 @@ def test_pearls_lanes_show_both_sides_and_what_was_wasted():
     assert sum(wasted["x"]) == pytest.approx(
         sum(lane.end_ms - lane.start_ms for lane in lanes if lane.fate == "wasted")
     )
+
+
+def test_the_timeline_frames_the_selected_round_and_ends_with_the_run():
+    pearl = make_method("schedule", "pearl", clock="simulated")
+    trace = traced(schedule=pearl)
+    last = len(trace.rounds) - 1
+    picture, traces = drawn(trace, last)
+    frame = picture.layout["shapes"][0]
+    assert frame["x0"] == min(lane.start_ms for lane in trace.rounds[last].lanes)
+    left, right = picture.layout["xaxis"]["range"]
+    ends = max(lane.end_ms for done in trace.rounds for lane in done.lanes)
+    assert left < frame["x0"] and right <= ends + 1e-6, "the window runs past the end of the run"
+    assert all(text.startswith("round ") and "round 0" not in text for text in traces[0]["text"])
 
 
 def test_swifts_search_is_a_grid_of_sub_layers():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from widgets.controls.form import Field, fields_of
+from widgets.controls.form import Field, fields_of, is_stacked
 from widgets.controls.ipywidgets_form import Form as JupyterForm
+from widgets.controls.ipywidgets_form import Row as JupyterRow
 from widgets.controls.panel_form import Form as PanelForm
+from widgets.controls.panel_form import Row as PanelRow
 from widgets.labs.decode.settings import all_fields, first_settings, sections, settings_of
 from workbench.core.errors import BadKnob
 from workbench.core.method import Knob, methods
@@ -26,6 +28,13 @@ from workbench.core.method import Knob, methods
 )
 def test_the_control_follows_from_the_knob(knob, control):
     assert Field("x", knob, "owner").control == control
+
+
+def test_a_choice_whose_words_would_be_cut_stands_under_its_name():
+    field = Field("c", Knob("c", "choice", "a", choices=("a", "b")), "owner")
+    assert not is_stacked(field, {}) and is_stacked(field, {"b": "without replacement"})
+    for host in (JupyterRow, PanelRow):
+        host(field, "a", lambda *_: None, {"b": "without replacement"}).put("b")
 
 
 def test_help_has_unit_range_and_default():

@@ -30,7 +30,10 @@ def test_it_opens_on_a_recorded_run_and_says_that_nothing_is_changed():
     lab = WhatIfLab()
     assert lab.changed() == Change()
     shown = lab.contents()
-    assert "as it was recorded" in shown["facts"] and "Nothing: all of it follows" in shown["facts"]
+    assert (
+        "run as it was recorded" in shown["facts"]
+        and "Nothing: all of it follows" in shown["facts"]
+    )
     assert shown["tree"]["round_count"] == len(recorded_trace().rounds)
 
 
@@ -76,6 +79,8 @@ def test_what_is_refused_is_a_message_and_undo_goes_back():
     assert (
         "one chain" in lab.contents()["facts"] and "does not hold what" in lab.contents()["facts"]
     )
+    whole = sum(done.expected_emitted for done in lab.trace.rounds) / len(lab.trace.rounds)
+    assert f"<td>tokens a round, recorded</td><td>{whole:.2f}</td>" in lab.contents()["facts"]
     lab.change("width", 1)
     assert "width of 1" not in lab.contents()["facts"]
     lab.undo()

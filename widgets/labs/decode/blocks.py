@@ -44,7 +44,8 @@ ERROR_BLOCKS = (
     "trace",
 )
 RUN_BUTTONS = {"start": "▶ Start", "pause": "❚❚ Pause", "step": "❚▶ Step", "stop": "■ Stop"}
-PICTURE_BUTTONS = {"picture": "⇄ Other chart"}  # the method's own, or the acceptance map
+PICTURE_BUTTONS = {"picture": "⇄"}
+PICTURE_HELP = "Switch between the method's own picture and the acceptance map"
 KNOB_BUTTONS = {"undo": "↶ Undo", "redo": "↷ Redo", "reset": "Reset"}
 # view, its field, the block that fills it
 VIEW_FIELDS = (

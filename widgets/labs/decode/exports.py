@@ -56,6 +56,8 @@ def _parquet(view: LabView) -> bytes:
 
 def _picture(module: ModuleType, form: str) -> Callable[[LabView], bytes]:
     def make(view: LabView) -> bytes:
+        if module is method_picture and not method_picture.kind_of(_trace(view)):
+            raise BadInput("the methods of this run report nothing to draw; choose another picture")
         info: Any = module.info(_trace(view), view.selection)
         if form == "svg":
             return module.svg(info).encode()

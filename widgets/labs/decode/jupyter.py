@@ -17,6 +17,7 @@ from widgets.labs.decode.blocks import (
     ERROR_BLOCKS,
     KNOB_BUTTONS,
     PICTURE_BUTTONS,
+    PICTURE_HELP,
     RUN_BUTTONS,
     VIEW_FIELDS,
     Presenter,
@@ -143,6 +144,7 @@ class JupyterView:
         middle = box([box([self.tree], "dw-cell"), node], "dw-band", "dw-middle")
         speed = box([self.html["speed"], self.errors["speed"]], "dw-cell", "dw-block")
         self.buttons["picture"].add_class("dw-corner")
+        self.buttons["picture"].tooltip = PICTURE_HELP
         own = [self.figures["map"], self.buttons["picture"]]
         charts = [box(own, "dw-cell"), box([self.figures["length"]], "dw-cell")]
         bottom = box([*charts, speed], "dw-band", "dw-bottom")

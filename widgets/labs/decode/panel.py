@@ -19,6 +19,7 @@ from widgets.labs.decode.blocks import (
     ERROR_BLOCKS,
     KNOB_BUTTONS,
     PICTURE_BUTTONS,
+    PICTURE_HELP,
     RUN_BUTTONS,
     VIEW_FIELDS,
     Presenter,
@@ -100,6 +101,7 @@ class DecodePanel:
             kind = "primary" if verb == "start" else "default"
             css = [BUTTON_CSS, *([SMALL_CSS] if verb in PICTURE_BUTTONS else [])]
             look = {"stylesheets": css, "margin": 0, "align": "center"}
+            look |= {"description": PICTURE_HELP} if verb in PICTURE_BUTTONS else {}
             made[verb] = pn.widgets.Button(label=label, color=kind, **look)
             made[verb].on_click(lambda _, verb=verb: getattr(self.controller, verb)())
         return made

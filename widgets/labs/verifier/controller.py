@@ -55,12 +55,13 @@ class VerifierLab:
     """
 
     title = "Verifier lab"
-    buttons: Mapping[str, str] = {
-        "audit_run": "▶ Audit a run",
-        "stop": "■ Stop",
-        "take_recorded": "Laws of a recorded round",
+    buttons: Mapping[str, str] = {"audit_run": "▶ Audit a run", "stop": "■ Stop"}
+    knobs: Mapping[str, str] = {
+        "undo": "↶ Undo",
+        "redo": "↷ Redo",
+        "reset": "Reset",
+        "take_recorded": "p and q of a recorded round",
     }
-    knobs: Mapping[str, str] = {"undo": "↶ Undo", "redo": "↷ Redo", "reset": "Reset"}
     bands: tuple[tuple[Cell, ...], ...] = (
         (Cell("laws", "bars", 250, 1.0), Cell("rules", "plot", 290, 1.25)),
         (Cell("emits", "plot", 240, 1.0), Cell("audit", "html", 260, 1.25)),
@@ -206,8 +207,7 @@ class VerifierLab:
             )
             for rule in outcomes
         )
-        many = f"{now['siblings']} sibling{'s' * (now['siblings'] > 1)}"
-        return rule_acceptance.RuleBars(bars, f"{many}, {SAMPLER_NAMES[now['sampler']]}")
+        return rule_acceptance.RuleBars(bars, "" if bars[0].drafts else outcomes[0].drafts)
 
     def _refill(self, rule: Compared) -> refill.Refill:
         now, done = self.settings, rule.outcome

@@ -27,6 +27,7 @@ from workbench.core.trace import Round, Trace
 from workbench.engine.what_if import Change, Replay, RoundReplay, largest_tree, what_if
 
 AS_RECORDED = "as recorded"
+LETTERS = 12  # of a token beside its numbers
 WARMTH = (AS_RECORDED, "0.0", "0.3", "0.5", "0.7", "0.8", "1.0", "1.2", "1.5")
 
 
@@ -161,14 +162,14 @@ class WhatIfLab:
         low = tuple(None if one.why else one.low for one in replay.rounds)
         high = tuple(None if one.why else one.high for one in replay.rounds)
         recorded = tuple(one.recorded for one in replay.rounds)
-        title = (
-            "Expected tokens a round · ○ recorded · ● changed, a bar where only bounds are known"
-        )
-        return picture.WhatIf(recorded, low, high, self.place, title)
+        return picture.WhatIf(recorded, low, high, self.place)
 
     def _facts(self, replay: Replay, one: RoundReplay, node: int) -> str:
         low, high = replay.bounds
-        numbers = [("tokens a round, recorded", f"{replay.recorded:.2f}")]
+        recorded = replay.recorded
+        if not replay.answered:  # nothing to compare with: the whole run as it was
+            recorded = sum(done.recorded for done in replay.rounds) / len(replay.rounds)
+        numbers = [("tokens a round, recorded", f"{recorded:.2f}")]
         if replay.answered:
             numbers.append(("tokens a round, changed", _span(low, high)))
         numbers += [
@@ -182,6 +183,7 @@ class WhatIfLab:
         if 0 <= node < len(one.kept):
             done = self.trace.rounds[self.place]
             label = theme.visible(self.trace.piece(done.tokens[one.kept[node]]))
+            label = label if len(label) <= LETTERS else label[: LETTERS - 1] + "…"
             numbers.append((f"“{label}” recorded", theme.chance(done.accept[one.kept[node]])))
             value = "unknown" if one.why else _span(*one.accept[node])
             numbers.append((f"“{label}” changed", value))
@@ -314,7 +316,7 @@ def cut_round(done: Round, one: RoundReplay) -> Round:
 def verdict(replay: Replay, change: Change) -> str:
     """The answer in one sentence."""
     if change == Change():
-        return "This is the run as it was recorded. Change something on the left."
+        return "The run as it was recorded. Change the rule, the temperature or the trees."
     if not replay.answered:
         return "The trace does not hold what this change needs."
     low, high = replay.bounds
