@@ -53,7 +53,7 @@ def span(info: Heat) -> tuple[float, float]:
 
 
 def brief(value: float) -> str:
-    """At most four characters, so that a number fits its cell: ``.29``, ``-.05``, ``7.1``, ``12``."""
+    """At most four characters, so that it fits its cell: ``.29``, ``-.05``, ``7.1``, ``12``."""
     if abs(value) >= 9.95:
         return parts.number(value) if abs(value) >= 999.5 else f"{value:.0f}"
     if abs(value) >= 0.995 or value == 0:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from widgets.controls.form import Field
 
-Kind = Literal["html", "plot", "bars", "tree", "stream"]
+Kind = Literal["html", "plot", "bars", "tree", "stream", "canvas"]
 
 
 class Cell(NamedTuple):

@@ -12,17 +12,20 @@ from importlib.resources import files
 from widgets import theme
 
 TREE, STREAM, PLOT, BARS = "draft_tree", "token_stream", "plot", "law_bars"
+MASK = "mask_canvas"
+PARTS = {MASK: ("mask_paint.js",)}  # files that stand before a view's own
 
 
 @cache
 def source(name: str) -> str:
-    """The ESM text of a view: ``draft_tree``, ``token_stream``, ``plot`` or ``law_bars``."""
+    """The ESM text of a view: the name of one of the .js files here, say ``draft_tree``."""
     here = files("widgets.views")
     fates = {name: [style.name, style.meaning] for name, style in theme.FATES.items()}
     constants = {"DW_CSS": theme.css(), "DW_SWAP": theme.swap_table(), "DW_FATES": fates}
     constants["DW_MONO"] = theme.MONO
     head = "".join(f"const {key} = {json.dumps(value)};\n" for key, value in constants.items())
-    parts = [(here / file).read_text("utf-8") for file in ("host.js", f"{name}.js")]
+    names = ("host.js", *PARTS.get(name, ()), f"{name}.js")
+    parts = [(here / file).read_text("utf-8") for file in names]
     return head + "\n".join(parts)
 
 

@@ -1,12 +1,13 @@
 // What every view asks of its host: an outbox, a colour mode, a root element. No imports, no send.
 
-/** Returns post(event): append a numbered event to the outbox trait. Events are not state. */
-function dwOutbox(model) {
+/** Returns post(event): append a numbered event to the outbox trait. Events are not state.
+ *  `keep` says which of the events so far stay in it. */
+function dwOutbox(model, keep = (events) => events.slice(-100)) {
   return (event) => {
     const kept = model.get("outbox") || [];
     const last = kept.length ? kept[kept.length - 1].seq : 0;
     const seq = Math.max(last + 1, Date.now());
-    model.set("outbox", [...kept, { seq, ...event }].slice(-100));
+    model.set("outbox", keep([...kept, { seq, ...event }]));
     model.save_changes();
   };
 }

@@ -66,6 +66,19 @@ class LawBarsView(View):
     box_px = t.Int(250, min=0).tag(sync=True)
 
 
+class MaskCanvasView(View):
+    """Weights as shades, pruned ones hatched; ``data`` from ``mask_image.canvas_data``.
+
+    Events: ``{kind: "paint", cells: [[row, column], ...], keep}``, one a stroke, with the cells
+    that are not so already, and ``{kind: "select", row, column}``. The outbox holds as many strokes
+    as have some 40 000 cells together, the latest four always.
+    """
+
+    _esm = esm.source(esm.MASK)
+    data = t.Dict().tag(sync=True)
+    box_px = t.Int(320, min=0).tag(sync=True)
+
+
 class PlotlyLib(anywidget.AnyWidget):
     """Carries plotly.js to the page; invisible. One anywhere on the page serves every plot."""
 

@@ -48,3 +48,11 @@ class LawBarsView(View):
     _esm = esm.source(esm.BARS)
     data = param.Dict(default={})
     box_px = param.Integer(default=250, bounds=(0, None))
+
+
+class MaskCanvasView(View):
+    """Weights as shades, pruned ones hatched; fields and events as in the JupyterLab shell."""
+
+    _esm = esm.source(esm.MASK)
+    data = param.Dict(default={})
+    box_px = param.Integer(default=320, bounds=(0, None))
