@@ -15,13 +15,20 @@ from widgets.labs.jupyter_css import JUPYTER_CSS
 from widgets.views.jupyter import (
     DraftTreeView,
     LawBarsView,
+    MaskCanvasView,
     PlotView,
     TokenStreamView,
     plotly_lib,
 )
 from widgets.views.outbox import drain
 
-VIEWS = {"plot": PlotView, "bars": LawBarsView, "tree": DraftTreeView, "stream": TokenStreamView}
+VIEWS = {
+    "plot": PlotView,
+    "bars": LawBarsView,
+    "tree": DraftTreeView,
+    "stream": TokenStreamView,
+    "canvas": MaskCanvasView,
+}
 
 
 class BoardJupyter:

@@ -13,9 +13,14 @@ from widgets.labs.board import Board, Changes, Section
 from widgets.labs.coalesce import Coalescer
 from widgets.labs.decode.panel import BUTTON_CSS, FILE_CSS, html
 from widgets.views.outbox import drain
-from widgets.views.panel import DraftTreeView, LawBarsView, TokenStreamView
+from widgets.views.panel import DraftTreeView, LawBarsView, MaskCanvasView, TokenStreamView
 
-VIEWS = {"bars": LawBarsView, "tree": DraftTreeView, "stream": TokenStreamView}
+VIEWS = {
+    "bars": LawBarsView,
+    "tree": DraftTreeView,
+    "stream": TokenStreamView,
+    "canvas": MaskCanvasView,
+}
 
 
 class BoardPanel:
