@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from workbench.core.decoding import Budget
-from workbench.core.errors import BadKnob
+from workbench.core.errors import BadInput, BadKnob
 from workbench.core.fusion import fuse_trees
 from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
@@ -13,6 +13,7 @@ from workbench.core.tree import DraftTree
 from workbench.drafters.rasd import pruned
 from workbench.drafters.rest import heaviest
 from workbench.engine.decode import Decoding, decode
+from workbench.engine.run import RunSettings, generate
 from workbench.models.store import Store
 from workbench.testing import oracles
 from workbench.testing.drafter_suite import Granted, emitted
@@ -175,6 +176,19 @@ def test_branches_that_the_draft_finds_unlikely_are_pruned():
     rounds = run(make_method("drafter", "rasd", first=1), target, store, 20, prompt, wrong)
     for done in rounds[:-2]:  # the last ones have no room for the draft, so nobody judges
         assert done.report["pruned"] >= 2 and set(done.report["origin"]) == {"draft"}
+
+
+@pytest.mark.parametrize(("files", "said"), [({}, "holds no text"), ({"a.py": b"\xff"}, "no text")])
+@pytest.mark.parametrize("name", ["rest", "aded"])
+def test_a_run_over_a_folder_without_text_is_refused(zoo_target, tmp_path, name, files, said):
+    for file, data in files.items():
+        (tmp_path / file).write_bytes(data)
+    drafter = make_method("drafter", name, folder=str(tmp_path))
+    with pytest.raises(BadInput, match=said):
+        generate(RunSettings(zoo_target, "def f(", drafter))
+    with pytest.raises(BadInput, match="is no folder; name one, or 'stdlib'"):
+        missing = make_method("drafter", name, folder=str(tmp_path / "nowhere"))
+        generate(RunSettings(zoo_target, "def f(", missing))
 
 
 @pytest.mark.parametrize("name", ["rest", "rasd", "fuse", "aded"])
