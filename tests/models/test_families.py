@@ -26,7 +26,7 @@ from workbench.models.load import load
 from workbench.models.probe import choose_mode
 from workbench.testing.checkpoints import FAMILIES
 
-FUSED = {"llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "mixtral"}
+FUSED = {"llama", "mistral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "mixtral"}
 STOCK = ("falcon", "gptj")  # families that the anatomy does not list
 PASSES = [
     (family, mode)

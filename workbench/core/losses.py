@@ -21,10 +21,20 @@ def balance_loss(logits: torch.Tensor, k: int) -> torch.Tensor:
 
     Shapes: logits ``[t e]``; a 0-d tensor.
     """
-    experts = logits.shape[-1]
     law = logits.float().softmax(-1)
     chosen = torch.zeros_like(law).scatter_(1, law.topk(k, dim=-1).indices, 1.0)
-    return experts * (chosen.mean(0) * law.mean(0)).sum()
+    return balance_of(law, chosen)
+
+
+def balance_of(law: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """The same load loss of any choice of experts: ``chosen [t e]`` is 1 where a token goes."""
+    return law.shape[-1] * (chosen.mean(0) * law.mean(0)).sum()
+
+
+def router_entropy(logits: torch.Tensor) -> torch.Tensor:
+    """Mean over tokens of the entropy of the router's law, in nats; ``logits [t e]``."""
+    logs = logits.float().log_softmax(-1)
+    return -(logs.exp() * logs).sum(-1).mean()
 
 
 def router_z_loss(logits: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ from workbench.models.anatomy import first_bad_layer, longest_list
 from workbench.models.cache import KeyValueCache
 from workbench.models.clock import elapsed_ms, now
 from workbench.models.forward import Ascent, Forward, tree_block
+from workbench.models.places import at_positions
 
 
 class Session:
@@ -159,11 +160,12 @@ class Session:
         self._cache.set_length(past + total - n)
         try:
             self._cache.reserve(past + total)
-            if stream is not None:
-                depth = self._ascended.depth
-                self._cache.set_length(past)
-                return self._resumed(rows, depth, stream, capture, last_only)
-            return self._run(rows, span, capture, last_only)
+            with at_positions(rows.positions):
+                if stream is not None:
+                    depth = self._ascended.depth
+                    self._cache.set_length(past)
+                    return self._resumed(rows, depth, stream, capture, last_only)
+                return self._run(rows, span, capture, last_only)
         except (torch.OutOfMemoryError, MemoryError) as error:
             self._cache.set_length(past)
             self._ascended = None

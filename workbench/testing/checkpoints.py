@@ -46,6 +46,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt_neox": {"num_key_value_heads": ..., "rotary_pct": 0.5},
     "gpt2": {"n_inner": 64},
     "opt": {"num_key_value_heads": ..., "ffn_dim": 64, "word_embed_proj_dim": 64},
+    "qwen2_moe": {"shared_expert_intermediate_size": 32, **_EXPERTS},
     "qwen3_moe": {"head_dim": 16, **_EXPERTS},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
     "olmoe": {"num_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 4},
