@@ -9,6 +9,7 @@ from widgets.figures import svg as draw
 from widgets.figures.notes import literal, note
 
 LETTERS = 32  # of a rule's name that fit before the bars
+BLANK = "\u00a0"  # an empty text is taken off the page, and later ones then miss their place
 ROOMY = 10  # with so many bars or fewer each has room for two lines
 
 
@@ -169,6 +170,6 @@ def _said(bar: RuleBar) -> str:
     if bar.accepted is None:
         return "does not take these drafts"
     if bar.variation < 1e-6:
-        return "" if _fits(bar) else theme.chance(bar.accepted)
+        return BLANK if _fits(bar) else theme.chance(bar.accepted)
     kind = "lossy" if not bar.lossless else "WRONG"
     return f"{theme.chance(bar.accepted)} {kind}: {bar.variation:.2f} off p"

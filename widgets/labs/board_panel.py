@@ -93,7 +93,7 @@ class BoardPanel:
         """The left column."""
         rows: list[Any] = [self.form, self.html["error"]]
         knobs = [self.buttons[verb] for verb in self.board.knobs]
-        rows.append(pn.Row(*knobs, margin=(8, 0, 4, 0), styles={"gap": "6px", "flex-wrap": "wrap"}))
+        rows.append(pn.Row(*knobs, margin=(8, 0, 4, 0), styles={"gap": "4px", "flex-wrap": "wrap"}))
         if self.board.accepts:
             upload = pn.widgets.FileInput(
                 accept=self.board.accepts,

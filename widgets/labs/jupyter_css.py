@@ -25,6 +25,8 @@ JUPYTER_CSS = """
 .dw-in-jupyter .dw-row.dw-stacked > * { flex: none; }
 .dw-in-jupyter .dw-line { gap: 6px; margin-top: 8px; overflow: hidden; align-items: center; }
 .dw-in-jupyter .dw-board-knobs { flex-wrap: wrap; }
+.dw-in-jupyter .dw-board-knobs .dw-button { padding: 0 8px; }
+.dw-in-jupyter .dw-board > .dw-board-band { flex: none; }
 .dw-in-jupyter .dw-line > .widget-dropdown { min-width: 0; }
 .dw-in-jupyter :is(select, input[type=text], input[type=number], textarea) {
   background-color: var(--dw-paper) !important; color: var(--dw-text) !important;
