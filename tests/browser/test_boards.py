@@ -48,6 +48,20 @@ def test_a_wrong_rule_is_named_and_a_run_is_audited(open_page, app_url, shots):
     page.screenshot(path=shots / "verifier-audit.png")
 
 
+def test_a_recorded_round_gives_its_laws_and_everything_stays_legible(open_page, app_url):
+    page = open_page(f"{app_url}verifier", dark=True)
+    page.get_by_role("button", name="p and q of a recorded round").click(timeout=30_000)
+    expect(page.get_by_text("laws of round")).to_be_visible()
+    expect(page.get_by_text("Laws of a recorded run")).to_be_visible()
+    head = page.locator(".dw-head").bounding_box()
+    for name in ("Audit a run", "Stop"):
+        box = page.get_by_role("button", name=name).bounding_box()
+        assert head["y"] <= box["y"] and box["y"] + box["height"] <= head["y"] + head["height"]
+    words = page.get_by_text("show wrong rules too")
+    colour = words.evaluate("e => getComputedStyle(e).color.match(/[0-9]+/g).map(Number)")
+    assert min(colour[:3]) > 128, f"dark words on a dark page: {colour}"
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_change_answers_at_once_and_the_tree_follows(open_page, app_url, shots, dark):
     page = open_page(f"{app_url}what-if", dark=dark)
