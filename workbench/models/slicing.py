@@ -53,15 +53,20 @@ def cut_of(model: Model, masks: MaskSet) -> Cut:
     if not layers:
         raise BadInput("mask: drops every layer; keep at least one")
     found: dict[str, dict[int, list[int]]] = {}
-    for kind, size in (("neurons", "neurons"), ("groups", "groups")):
+    for kind in ("neurons", "groups"):
         if any(f"{kind}.{i}" in masks.parts for i in layers):
-            whole = {i: torch.ones(getattr(parts[i], size), dtype=torch.bool) for i in layers}
+            whole = {i: torch.ones(getattr(parts[i], kind), dtype=torch.bool) for i in layers}
             kept = {i: masks.parts.get(f"{kind}.{i}", whole[i]) for i in layers}
             found[kind] = {i: mask.nonzero().flatten().tolist() for i, mask in kept.items()}
+    found = {
+        kind: kept
+        for kind, kept in found.items()
+        if max(map(len, kept.values())) < max(getattr(parts[i], kind) for i in layers)
+    }
     if not found and len(layers) == len(parts):
         raise BadInput(
-            "mask: removes no whole neuron, head or layer, so nothing can be taken out (zeros"
-            " save no memory in a dense matrix); choose cfsp, heads or layers"
+            "mask: removes no whole neuron, head or layer from every layer, so nothing can be taken"
+            " out (zeros save no memory in a dense matrix); choose cfsp, heads or layers"
         )
     most = {kind: max(1, *map(len, kept.values())) for kind, kept in found.items()}
     empty: dict[int, list[int]] = {}
@@ -94,13 +99,7 @@ def sliced(model: Model, masks: MaskSet, weights: Any = None) -> Model:
     with apply_masks(model, masks, weights), torch.inference_mode(False), no_init_weights():
         small = AutoModelForCausalLM.from_config(config, dtype=model.torch_dtype)
         state = _state(model, cut)
-        missing, unknown = small.load_state_dict(state, strict=False)
-        lost = [name for name in missing if name not in _tied(small)]
-        if lost or unknown:
-            raise ModelError(
-                f"{model.name}: the sliced network has no place for {(lost or unknown)[0]}; save"
-                " the mask instead"
-            )
+        _fill(small, state, model.name)
     small = small.to(model.torch_device).eval().requires_grad_(False)
     small.generation_config = copy.deepcopy(model.network.generation_config)
     anatomy = anatomy_of(small)
@@ -123,6 +122,23 @@ def save_sliced(model: Model, masks: MaskSet, folder: Path, weights: Any = None)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     return made
+
+
+def _fill(small: Any, state: dict[str, torch.Tensor], name: str) -> None:
+    try:
+        missing, unknown = small.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # tensors of another shape
+        wrong = str(error).splitlines()[1].strip()
+        raise ModelError(
+            f"{name}: the configuration of this family cannot express the smaller shape"
+            f" ({wrong[:160]}); save the mask instead"
+        ) from None
+    lost = [key for key in missing if key not in _tied(small)]
+    if lost or unknown:
+        raise ModelError(
+            f"{name}: the sliced network has no place for {(lost or unknown)[0]}; save the mask"
+            " instead"
+        )
 
 
 def _tied(network: Any) -> set[str]:
