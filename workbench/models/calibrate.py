@@ -8,8 +8,11 @@ method).
 
 from __future__ import annotations
 
+import hashlib
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +21,7 @@ from torch.nn import functional as F
 
 from workbench.core.errors import BadInput
 from workbench.core.pruning import Stats
+from workbench.models.corpus import part_of
 from workbench.models.model import Model
 from workbench.models.units import Matrix, layers_of, matrices
 
@@ -46,6 +50,26 @@ def calibration_rows(
         )
     count = min(rows, len(stream) // length)
     return torch.tensor(stream[: count * length]).view(count, length)
+
+
+def standard_texts(least_letters: int = 60_000) -> list[str]:
+    """Files of the standard library that the embedded models were trained on, in a fixed order.
+
+    Only as many are read as are needed.
+
+    Args:
+        least_letters: in all of them.
+    """
+    root = Path(sysconfig.get_paths()["stdlib"])
+    paths = {path.relative_to(root).as_posix(): path for path in root.glob("*.py")}
+    chosen = [path for path in paths if part_of(path) == "train"]
+    chosen.sort(key=lambda path: hashlib.sha256(path.encode()).digest())
+    texts: list[str] = []
+    for path in chosen:
+        texts.append(paths[path].read_text(encoding="utf-8", errors="replace"))
+        if sum(map(len, texts)) >= least_letters:
+            break
+    return texts
 
 
 class Walk:
