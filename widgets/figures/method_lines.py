@@ -118,7 +118,8 @@ def online(trace: Trace, place: int) -> Drawn:
         },
     ]
     told = next((d.report["online"] for d in reversed(trace.rounds) if "online" in d.report), {})
-    counted = f"{len(steps)} training steps, {told.get('taught', 0)} places"
+    many = f"{len(steps)} training step{'s' * (len(steps) != 1)}"
+    counted = f"{many}, {told.get('taught', 0)} places"
     if not steps:
         counted = f"no step yet, {told.get('waiting', 0)} places wait"
     title = f"Acceptance while learning · {counted}"

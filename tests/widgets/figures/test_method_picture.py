@@ -122,7 +122,7 @@ def test_onlines_acceptance_and_its_training_steps():
     picture, traces = drawn(trace)
     steps = [n + 1 for n, d in enumerate(trace.rounds) if d.report["online"]["loss"]]
     assert picture.kind == "online" and steps
-    assert traces[2]["x"] == steps and f"{len(steps)} training steps" in picture.title
+    assert traces[2]["x"] == steps and f"{len(steps)} training step" in picture.title
     assert traces[0]["y"][0] == pytest.approx(
         trace.rounds[0].accepted / min(trace.rounds[0].accepted + 1, max(trace.rounds[0].depth))
     )
