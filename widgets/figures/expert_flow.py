@@ -1,7 +1,11 @@
-"""How tokens wander from expert to expert, layer by layer: ribbons as wide as their share."""
+"""How tokens wander from expert to expert, layer by layer: ribbons as wide as their share.
+
+Drawn from shapes: of plotly's own Sankey one of the two hosts cannot pass on a click.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from widgets import theme
@@ -12,6 +16,9 @@ from widgets.figures.notes import note
 NAME = "expert_flow"
 TITLE = "Flow of tokens between experts"
 MOST = 600  # ribbons drawn; the thinnest beyond are left out, and it is said
+GAP = 0.02  # between two experts, as a share of the height
+BOX = 0.06  # width of an expert, as a share of the way to the next layer
+SHEER = 0.34
 
 
 class ExpertFlow(NamedTuple):
@@ -29,12 +36,24 @@ class ExpertFlow(NamedTuple):
 
 
 class Box(NamedTuple):
-    """One expert of one layer: where it stands (0 top, 1 bottom) and how much flows through."""
+    """One expert of one layer from ``low`` to ``high``, 0 = top, 1 = bottom."""
 
     layer: int
     expert: int
     share: float
-    middle: float
+    low: float
+    high: float
+
+
+class Ribbon(NamedTuple):
+    """What goes from one box to another; both ends from low to high."""
+
+    layer: int
+    source: int
+    target: int
+    share: float
+    leaves: tuple[float, float]
+    enters: tuple[float, float]
 
 
 def rows(info: ExpertFlow) -> list[dict[str, Any]]:
@@ -65,76 +84,131 @@ def boxes(info: ExpertFlow) -> list[Box]:
     found: list[Box] = []
     for layer in sorted({layer for layer, _ in through}):
         here = {expert: share for (at, expert), share in through.items() if at == layer}
-        whole, pad = sum(here.values()), 0.02
-        scale, y = (1 - pad * (len(here) - 1)) / whole, 0.0
+        gap = min(GAP, 0.4 / len(here))
+        scale, y = (1 - gap * (len(here) - 1)) / sum(here.values()), 0.0
         for expert, share in here.items():
-            found.append(Box(layer, expert, share, y + scale * share / 2))
-            y += scale * share + pad
+            found.append(Box(layer, expert, share, y, y + scale * share))
+            y += scale * share + gap
     return found
 
 
-def figure(info: ExpertFlow, mode: str = "light") -> dict[str, Any]:
-    """A Sankey diagram; customdata: ``"layer:from:to"`` of a ribbon, ``"layer:expert"`` of a box.
+def ribbons(info: ExpertFlow) -> list[Ribbon]:
+    """The shown ribbons, side by side at both of their boxes."""
+    spot = {(box.layer, box.expert): box for box in boxes(info)}
+    used: dict[tuple[str, int, int], float] = {}
 
-    Text, because one of the two hosts passes on only plain values of such a diagram.
-    """
-    made = parts.layout(NAME, TITLE, _note(info), margin={"l": 18, "r": 26, "b": 30})
-    ribbons, found = shown(info), boxes(info)
-    made["xaxis"] = {"visible": False, "range": [0, 1]}
-    made["yaxis"] = {"visible": False, "range": [0, 1]}
+    def end(way: str, layer: int, expert: int, share: float) -> tuple[float, float]:
+        box = spot[layer, expert]
+        low = used.get((way, layer, expert), box.low)
+        high = low + (box.high - box.low) * share / box.share
+        used[way, layer, expert] = high
+        return low, high
+
+    return [
+        Ribbon(layer, one, two, share, end("out", layer, one, share),
+               end("in", layer + 1, two, share))
+        for layer, one, two, share in sorted(shown(info))
+    ]  # fmt: skip
+
+
+def outline(ribbon: Ribbon, at: Callable[[float, float], tuple[float, float]]) -> str:
+    """An SVG path; ``at`` places (layer, height)."""
+    (a, b), (c, d) = ribbon.leaves, ribbon.enters
+    x0, x1 = ribbon.layer + BOX / 2, ribbon.layer + 1 - BOX / 2
+    bend = (x0 + x1) / 2
+
+    def to(x: float, y: float) -> str:
+        across, down = at(x, y)
+        return f"{across:.4g},{down:.4g}"
+
+    return (
+        f"M{to(x0, a)} C{to(bend, a)} {to(bend, c)} {to(x1, c)} "
+        f"L{to(x1, d)} C{to(bend, d)} {to(bend, b)} {to(x0, b)} Z"
+    )
+
+
+def _colour(expert: int) -> str:
+    return parts.CYCLE[expert % len(parts.CYCLE)]
+
+
+def figure(info: ExpertFlow, mode: str = "light") -> dict[str, Any]:
+    """Ribbons and boxes; customdata = [layer, from, to] of a ribbon, [layer, expert] of a box."""
+    drawn, found = ribbons(info), boxes(info)
+    last = max((box.layer for box in found), default=1)
+    names = [str(info.layers[n]) if n < len(info.layers) else str(n) for n in range(last + 1)]
+    made = parts.layout(
+        NAME,
+        TITLE,
+        _note(info),
+        xaxis={
+            "title": {"text": "layer"},
+            **parts.side_by_side(tuple(names)),
+            "range": [-0.08, last + 0.3],
+        },
+        yaxis={"visible": False, "range": [1.02, -0.02]},
+        shapes=[_ribbon_shape(ribbon) for ribbon in drawn] + [_box_shape(box) for box in found],
+        margin={"l": 18, "r": 12, "b": 38},
+    )
     if not found:
         made["annotations"] = [note("no token routed yet")]
-        return parts.picture(NAME, [], made, mode)
-    place = {(box.layer, box.expert): index for index, box in enumerate(found)}
-    last = max(box.layer for box in found) or 1
-    made["annotations"] = [_under(info, layer, layer / last) for layer in range(last + 1)]
-    trace = {
-        "type": "sankey",
-        "arrangement": "snap",
-        "orientation": "h",
-        "valueformat": ".1%",
-        "textfont": {"size": 10, "color": theme.LIGHT.text},
-        "node": {
-            "pad": 5,
-            "thickness": 9,
-            "line": {"width": 0},
-            "label": [str(box.expert) for box in found],
-            "color": [parts.CYCLE[box.expert % len(parts.CYCLE)] for box in found],
-            "x": [_inside(box.layer / last) for box in found],
-            "y": [_inside(box.middle) for box in found],
-            "customdata": [f"{box.layer}:{box.expert}" for box in found],
-            "hovertemplate": "expert %{label}: %{value:.1%}<extra></extra>",
-        },
-        "link": {
-            "source": [place[layer, one] for layer, one, _, _ in ribbons],
-            "target": [place[layer + 1, two] for layer, _, two, _ in ribbons],
-            "value": [share for *_, share in ribbons],
-            "color": [parts.sheer(parts.CYCLE[p[1] % len(parts.CYCLE)], 0.34) for p in ribbons],
-            "customdata": [f"{layer}:{one}:{two}" for layer, one, two, _ in ribbons],
-            "hovertemplate": "expert %{source.label} → %{target.label}: %{value:.1%}"
-            "<extra></extra>",
-        },
+        made["xaxis"]["visible"] = False
+    data = [_ribbon_spots(drawn), _box_spots(found)] if found else []
+    return parts.picture(NAME, data, made, mode)
+
+
+def _ribbon_shape(ribbon: Ribbon) -> dict[str, Any]:
+    return {
+        "type": "path",
+        "path": outline(ribbon, lambda x, y: (x, y)),
+        "fillcolor": parts.sheer(_colour(ribbon.source), SHEER),
+        "line": {"width": 0},
+        "layer": "below",
     }
-    return parts.picture(NAME, [trace], made, mode)
 
 
-def _inside(share: float) -> float:
-    """Plotly takes 0 for "not said"."""
-    return min(0.999, max(0.001, share))
+def _box_shape(box: Box) -> dict[str, Any]:
+    ends = {"x0": box.layer - BOX / 2, "x1": box.layer + BOX / 2, "y0": box.low, "y1": box.high}
+    fill = {"fillcolor": _colour(box.expert), "line": {"width": 0}}
+    return {"type": "rect", **ends, **fill, "layer": "below"}
+
+
+def _ribbon_spots(drawn: list[Ribbon]) -> dict[str, Any]:
+    """Unseen points in the middle of the ribbons, to hover and to click."""
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [ribbon.layer + 0.5 for ribbon in drawn],
+        "y": [(sum(ribbon.leaves) + sum(ribbon.enters)) / 4 for ribbon in drawn],
+        "customdata": [[ribbon.layer, ribbon.source, ribbon.target] for ribbon in drawn],
+        "hovertext": [
+            f"expert {ribbon.source} → {ribbon.target}: {ribbon.share:.1%}" for ribbon in drawn
+        ],
+        "hovertemplate": "%{hovertext}<extra></extra>",
+        "marker": {"size": 9, "opacity": 0},
+    }
+
+
+def _box_spots(found: list[Box]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "x": [box.layer for box in found],
+        "y": [(box.low + box.high) / 2 for box in found],
+        "customdata": [[box.layer, box.expert] for box in found],
+        "text": [f" {box.expert}" if box.high - box.low > 0.035 else "" for box in found],
+        "textposition": "middle right",
+        "textfont": {"size": 10, "color": theme.LIGHT.text},
+        "hovertext": [f"expert {box.expert}: {box.share:.1%}" for box in found],
+        "hovertemplate": "%{hovertext}<extra></extra>",
+        "marker": {"size": 12, "symbol": "square", "opacity": 0},
+        "cliponaxis": False,
+    }
 
 
 def _note(info: ExpertFlow) -> str:
     left = sum((parts.finite(pair[3]) or 0.0) > 0 for pair in info.pairs) - len(shown(info))
     rest = f" · {left} thin ribbons left out" if left else ""
     return f"ribbons: share of tokens, colour of their source{rest}"
-
-
-def _under(info: ExpertFlow, layer: int, share: float) -> dict[str, Any]:
-    number = info.layers[layer] if layer < len(info.layers) else layer
-    words = f"layer {number}" if layer == 0 else str(number)
-    anchor = "left" if layer == 0 else "right" if share == 1 else "center"
-    at = {"x": share, "xanchor": anchor, "y": 0, "yanchor": "top", "yshift": -6}
-    return {**note(words), **at, "font": {"size": 11, "color": theme.LIGHT.muted}}
 
 
 def svg(info: ExpertFlow, width: float = 480.0) -> str:
@@ -144,49 +218,24 @@ def svg(info: ExpertFlow, width: float = 480.0) -> str:
     if not found:
         body.append(draw.text(18, top + 8, "no token routed yet", "muted"))
         return draw.document(width, top + 24, body, TITLE)
-    tall, left, right = 180.0, 24.0, width - 34
-    last = max(box.layer for box in found) or 1
-    spot = {(box.layer, box.expert): box for box in found}
-    scale = {
-        layer: (1 - 0.02 * (sum(b.layer == layer for b in found) - 1))
-        / sum(b.share for b in found if b.layer == layer)
-        for layer in range(last + 1)
-        if any(b.layer == layer for b in found)
-    }
+    tall, left, last = 180.0, 24.0, max(box.layer for box in found)
+    step = (width - left - 36) / last
 
-    def across(layer: int) -> float:
-        return left + (right - left) * layer / last
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + step * x, top + tall * y
 
-    used: dict[tuple[str, int, int], float] = {}
-    for layer, one, two, share in shown(info):
-        ends = []
-        for way, at, expert in (("out", layer, one), ("in", layer + 1, two)):
-            box, thick = spot[at, expert], share * scale[at] * tall
-            start = top + tall * (box.middle - box.share * scale[at] / 2)
-            begin = start + used.get((way, at, expert), 0.0)
-            used[way, at, expert] = used.get((way, at, expert), 0.0) + thick
-            ends.append((begin, begin + thick))
-        body.append(_ribbon(across(layer) + 4, across(layer + 1) - 4, ends, one))
+    for ribbon in ribbons(info):
+        fill = f'fill="{_colour(ribbon.source)}" fill-opacity="{SHEER}"'
+        body.append(f'<path d="{outline(ribbon, at)}" {fill}/>')
     for box in found:
-        high = box.share * scale[box.layer] * tall
-        x, y = across(box.layer), top + tall * box.middle - high / 2
-        fill = parts.CYCLE[box.expert % len(parts.CYCLE)]
-        body.append(
-            f'<rect x="{x - 4:.1f}" y="{y:.1f}" width="8" height="{high:.1f}" fill="{fill}"/>'
-        )
-        body.append(draw.text(x + 7, y + high / 2 + 4, str(box.expert), font_size=10))
+        (x, y), high = at(box.layer - BOX / 2, box.low), tall * (box.high - box.low)
+        size = f'x="{x:.1f}" y="{y:.1f}" width="{BOX * step:.1f}" height="{high:.1f}"'
+        body.append(f'<rect {size} fill="{_colour(box.expert)}"/>')
+        if box.high - box.low > 0.035:
+            label = (x + BOX * step + 3, y + high / 2 + 4)
+            body.append(draw.text(*label, str(box.expert), font_size=10))
     for layer in range(last + 1):
         words = str(info.layers[layer]) if layer < len(info.layers) else str(layer)
-        body.append(draw.text(across(layer), top + tall + 16, words, "muted", text_anchor="middle"))
+        x, y = at(layer, 1)
+        body.append(draw.text(x, y + 16, words, "muted", text_anchor="middle"))
     return draw.document(width, top + tall + 26, body, TITLE)
-
-
-def _ribbon(x0: float, x1: float, ends: list[tuple[float, float]], expert: int) -> str:
-    (a, b), (c, d) = ends
-    bend = (x0 + x1) / 2
-    path = (
-        f"M{x0:.1f},{a:.1f} C{bend:.1f},{a:.1f} {bend:.1f},{c:.1f} {x1:.1f},{c:.1f} "
-        f"L{x1:.1f},{d:.1f} C{bend:.1f},{d:.1f} {bend:.1f},{b:.1f} {x0:.1f},{b:.1f} Z"
-    )
-    fill = parts.CYCLE[expert % len(parts.CYCLE)]
-    return f'<path d="{path}" fill="{fill}" fill-opacity="0.34"/>'

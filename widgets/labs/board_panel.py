@@ -12,6 +12,7 @@ from widgets.controls.panel_form import Row
 from widgets.labs.board import Board, Changes, Section
 from widgets.labs.coalesce import Coalescer
 from widgets.labs.decode.panel import BUTTON_CSS, FILE_CSS, html
+from widgets.views.clicks import customdata
 from widgets.views.outbox import drain
 from widgets.views.panel import DraftTreeView, LawBarsView, MaskCanvasView, TokenStreamView
 
@@ -131,7 +132,8 @@ class BoardPanel:
 
     def _clicked(self, name: str, data: Any) -> None:
         points = (data or {}).get("points") or [{}]
-        self.board.handle(name, {"kind": "point", "customdata": points[0].get("customdata")})
+        found = customdata(self.cells[name].object or {}, points[0])
+        self.board.handle(name, {"kind": "point", "customdata": found})
 
     # ---- to the browser ------------------------------------------------------------------------
 
