@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from workbench.bench.acceptance import Place, acceptance_table, accepted, drawn
-from workbench.bench.claims import judged, page
+from workbench.bench.claims import PARTS, REPORT, page, section, sections
 from workbench.bench.comparisons import CLAIMS, MEASURES
+from workbench.bench.judging import claim_row, judged
 from workbench.core.method import find_method, make_method
 
 
@@ -58,12 +59,32 @@ def test_a_drawn_place_is_what_its_rule_takes():
     assert tree.tokens[:2].tolist() == [3, 2] and not tree.with_replacement
 
 
-def test_the_page_says_how_it_was_made():
-    row = {"method": "x", "says": "More.", "unit": "tokens", "because": "it is small"}
-    row |= judged(np.array([1.0, 2.0]), np.array([2.0, 3.0]))
-    law = {"rule": "rsd", "sampler": "without_replacement", "k": 2}
+def table(gain: float) -> dict:
+    row = claim_row(
+        "x", "More.", "tokens", np.array([1.0, 2.0]), np.array([1.0, 2.0]) - gain, "it is small"
+    )
+    law = {"rule": "rsd", "sampler": "without_replacement", "k": 2, "places": 3}
     law |= {"accepted": 0.5, "error": 0.01, "optimal": 0.6}
-    text = page({"claims": [row], "laws": [law], "places": 3, "versions": {"torch": "2"}})
+    return {"claims": [row], "laws": [law], "versions": {"torch": "2"}}
+
+
+def test_the_page_says_how_it_was_made():
+    text = page("", {"drafting": section("drafting", table(-1.0))})
     assert "workbench bench claims --write" in text
     assert "does not hold here, likely because it is small" in text
     assert "0.500 ± 0.010 | 0.600" in text
+    assert "likely because" not in page("", {"drafting": section("drafting", table(1.0))})
+
+
+def test_measuring_one_part_again_leaves_the_others_alone():
+    first = page("", {name: section(name, table(1.0)) for name in reversed(PARTS)})
+    assert list(sections(first)) == list(PARTS)
+    second = page(first, {"pruning": section("pruning", table(-1.0))})
+    for name in PARTS:
+        assert (sections(first)[name] == sections(second)[name]) == (name != "pruning")
+    assert page(second, {}) == second
+
+
+def test_the_committed_page_is_what_the_command_would_write():
+    text = REPORT.read_text(encoding="utf-8")
+    assert page(text, {}) == text and set(sections(text)) <= set(PARTS)

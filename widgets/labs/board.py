@@ -46,11 +46,13 @@ class Board(Protocol):
     """
 
     title: str
-    sections: tuple[Section, ...]
     buttons: Mapping[str, str]  # verb -> label, above; each verb is a method
     knobs: Mapping[str, str]  # verb -> label, under the forms
     bands: tuple[tuple[Cell, ...], ...]
     accepts: str  # of files that can be opened, e.g. ".json"; empty = none
+
+    @property
+    def sections(self) -> tuple[Section, ...]: ...
 
     @property
     def titles(self) -> Mapping[str, Mapping[Any, str]]:
