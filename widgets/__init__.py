@@ -5,6 +5,7 @@ Example:
     >>> widgets.DecodeLab("zoo:target")            # the live lab, in JupyterLab  # doctest: +SKIP
     >>> widgets.VerifierLab()                      # every rule on one p and q  # doctest: +SKIP
     >>> widgets.WhatIf()                           # a recorded run, changed  # doctest: +SKIP
+    >>> widgets.ExpertLab("zoo:moe")               # who goes to which expert    # doctest: +SKIP
     >>> widgets.show("run.json")                   # a saved trace, no model      # doctest: +SKIP
 
 In a notebook, ``%load_ext widgets`` adds the ``%%speculate`` cell magic.
@@ -17,11 +18,12 @@ from typing import Any
 
 _HOMES = {
     "DecodeLab": "widgets.labs.decode.lab",
+    "ExpertLab": "widgets.labs.experts.lab",
     "VerifierLab": "widgets.labs.verifier.lab",
     "WhatIf": "widgets.labs.what_if.lab",
     "show": "widgets.labs.decode.lab",
 }
-__all__ = ["DecodeLab", "VerifierLab", "WhatIf", "show"]
+__all__ = ["DecodeLab", "ExpertLab", "VerifierLab", "WhatIf", "show"]
 
 
 def __getattr__(name: str) -> Any:

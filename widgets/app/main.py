@@ -44,6 +44,21 @@ def what_if_page() -> pn.Template:
     return _board(WhatIfLab(), "/what-if")
 
 
+def experts_page() -> pn.Template:
+    """A fresh expert lab; ``?model=FOLDER&draft=`` opens it on a mixture of your own."""
+    from widgets.labs.experts.controller import ExpertLab
+
+    lab = ExpertLab(_asked("model", "zoo:moe"), _asked("draft", "zoo:draft"))
+    pn.state.onload(lab.warm)
+    return _board(lab, "/experts")
+
+
+def _asked(name: str, default: str) -> str:
+    """A value of the page's address."""
+    given = (pn.state.session_args or {}).get(name)
+    return given[0].decode() if given else default
+
+
 def _board(board: Board, here: str) -> pn.Template:
     document = pn.state.curdoc
     view = BoardPanel(board, document.add_next_tick_callback if document else None)
@@ -67,7 +82,12 @@ def serve(port: int = 5006, address: str = "127.0.0.1", show: bool = False) -> N
     _check_port(address, port)
     pn.extension("plotly")
     pn.serve(
-        {"/": decode_page, "verifier": verifier_page, "what-if": what_if_page},
+        {
+            "/": decode_page,
+            "verifier": verifier_page,
+            "what-if": what_if_page,
+            "experts": experts_page,
+        },
         port=port,
         address=address,
         show=show,

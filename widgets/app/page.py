@@ -74,7 +74,7 @@ DECODE = """
 {% endblock %}
 """
 
-PAGES = {"/": "Decode", "/verifier": "Verifier", "/what-if": "What if"}
+PAGES = {"/": "Decode", "/verifier": "Verifier", "/what-if": "What if", "/experts": "Experts"}
 
 BOARD = """
 {% from macros import embed %}

@@ -6,8 +6,7 @@ Weights are never touched: letting go restores the model to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -32,6 +31,21 @@ class AsTrained:
         return min(own.k, experts), min(own.k, experts)
 
 
+def check_steering(
+    network: nn.Module, router: Router | None, interventions: Sequence[Intervention]
+) -> None:
+    """Refuse interventions that cannot be done on this network under this rule.
+
+    Raises:
+        ModelError: no mixture.
+        BadInput: see :func:`workbench.core.steering.check_interventions`.
+    """
+    gates, rule = mixture_routers(network), router or AsTrained()
+    experts = {layer: gate.num_experts for layer, gate in gates.items()}
+    slots = min(rule.bounds(gate.num_experts, own_of(gate))[0] for gate in gates.values())
+    check_interventions(interventions, experts, slots)
+
+
 class Steering:
     """A rule and interventions in force on a network; use it as a context, or call :meth:`remove`.
 
@@ -53,8 +67,8 @@ class Steering:
         interventions: Iterable[Intervention] = (),
     ):
         self.router, self.interventions = router, tuple(interventions)
+        check_steering(network, router, self.interventions)
         gates = mixture_routers(network)
-        self._check(gates)
         self._rows: torch.Tensor | None = None
         self._handles = [
             gate.register_forward_hook(self._hook(layer), prepend=True)
@@ -65,12 +79,6 @@ class Steering:
                 network.register_forward_pre_hook(self._enter, with_kwargs=True),
                 network.register_forward_hook(self._leave, always_call=True),
             ]
-
-    def _check(self, gates: dict[int, Any]) -> None:
-        rule = self.router or AsTrained()
-        experts = {layer: gate.num_experts for layer, gate in gates.items()}
-        slots = min(rule.bounds(gate.num_experts, own_of(gate))[0] for gate in gates.values())
-        check_interventions(self.interventions, experts, slots)
 
     def remove(self) -> None:
         """Let go; harmless when done twice."""

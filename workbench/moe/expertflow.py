@@ -42,6 +42,8 @@ class ExpertFlow:
     for each choice.
     """
 
+    steers = False  # a rule to compare others with would only be the model's own
+
     predictor: str = knob("token", choices=KINDS, help="What the guess is made from.")
     policy: str = knob("prefetch", choices=POLICIES, help="What is kept and loaded.")
     capacity: int = knob(4, low=1, high=64, unit="experts a layer", help="Room in fast memory.")

@@ -1,0 +1,1 @@
+"""The expert lab: who goes to which expert, and what happens when you interfere."""
