@@ -18,13 +18,11 @@ def profile(text: str, layers: int) -> list[int]:
     """Experts of each layer from counts of equal blocks of layers, e.g. ``"2,4,6,8"``.
 
     Raises:
-        BadKnob: what is no list of positive whole numbers, or more blocks than layers.
+        BadKnob: what is no list of positive whole numbers.
     """
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() and int(part) > 0 for part in parts):
         raise BadKnob(f"mola.experts={text!r}: write whole numbers above 0 with commas, e.g. 1,2,4")
-    if len(parts) > layers:
-        raise BadKnob(f"mola.experts={text!r}: {len(parts)} blocks, but only {layers} layers")
     return [int(parts[layer * len(parts) // layers]) for layer in range(layers)]
 
 

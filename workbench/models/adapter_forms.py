@@ -85,7 +85,7 @@ def _knob(one: dataclasses.Field, hint: Any) -> Knob | None:
     kind = _KINDS.get(type(default))
     if kind is None or (kind == "text" and choices):
         return None
-    low = 1 if one.name in ("r", "rank") else None
+    low = 1 if one.name in ("r", "rank") and default else None
     return Knob(one.name, kind, default, low=low, help=about)
 
 

@@ -65,7 +65,7 @@ def spectra(
     found = {}
     for path, delta in deltas(adapters, name).items():
         if layer_of(path) == layer:
-            values = torch.linalg.svdvals(delta.float())[:most]
+            values = torch.linalg.svdvals(_precise(delta))[:most]
             found[path.rpartition(".")[2]] = tuple(values.tolist())
     return found
 
@@ -90,7 +90,7 @@ def from_deltas(
     most = max(ranks.values())
     tensors, lost, total = {}, 0.0, 0.0
     for path, delta in updates.items():
-        left, values, right = torch.linalg.svd(delta.float(), full_matrices=False)
+        left, values, right = torch.linalg.svd(_precise(delta), full_matrices=False)
         kept, root = ranks[path], values[: ranks[path]].sqrt()
         tensors[f"base_model.model.{path}.lora_A.weight"] = root[:, None] * right[:kept]
         tensors[f"base_model.model.{path}.lora_B.weight"] = left[:, :kept] * root
@@ -107,3 +107,8 @@ def from_deltas(
     kind = next(iter(updates.values())).dtype
     adapters.put(config, {key: value.to(kind) for key, value in tensors.items()}, name)
     return (lost / total) ** 0.5 if total else 0.0
+
+
+def _precise(delta: torch.Tensor) -> torch.Tensor:
+    """In single precision at least; decompositions know no halves."""
+    return delta if delta.dtype == torch.float64 else delta.float()
