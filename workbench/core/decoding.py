@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from workbench.models.learner import Learner
     from workbench.models.session import Session
     from workbench.models.store import Store
+    from workbench.models.twin import Twin
 
 S = TypeVar("S")
 
@@ -36,6 +37,7 @@ class Need(Enum):
     HIDDEN = "hidden"  # the target's hidden states of the committed tokens
     STORE = "store"  # a corpus to look things up in
     LEARNER = "learner"  # a copy of the draft model that is trained while decoding
+    TWIN = "twin"  # a copy of the target that may be changed and drafted with
 
 
 @dataclass
@@ -106,6 +108,11 @@ class Context:
     def learner(self) -> Learner:
         """A copy of the draft model, made when first used, whose weights may be trained."""
         return self._get(Need.LEARNER)
+
+    @property
+    def twin(self) -> Twin:
+        """A copy of the target, made when first used, that may be pruned, adapted or cut."""
+        return self._get(Need.TWIN)
 
     def uniform(self, *shape: int) -> Float[torch.Tensor, ...]:
         """Fresh uniforms in [0, 1) from the run's generator, on the target's device."""

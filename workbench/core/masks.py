@@ -213,7 +213,8 @@ class MaskSet:
         if bool(((wanted < 0) | (wanted >= limit)).any()):
             raise BadInput(f"cells: outside {name}, which is {'x'.join(map(str, shape))}")
         mask[tuple(wanted.T)] = keep
-        return replace(self, **{group: {**masks, name: mask}})
+        masks[name] = mask
+        return replace(self, weights=masks) if group == "weights" else replace(self, parts=masks)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], fingerprint: str = "") -> MaskSet:
         """Itself, if it fits a network.

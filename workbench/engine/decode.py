@@ -37,6 +37,7 @@ from workbench.engine.stopwatch import Stopwatch
 from workbench.models.learner import Learner
 from workbench.models.session import Forward, Session
 from workbench.models.store import Store, open_store
+from workbench.models.twin import Twin
 
 
 @dataclass(eq=False)
@@ -181,6 +182,8 @@ def _provide(run: Decoding, needs: frozenset[Need]) -> dict[Need, Any]:
         provided[Need.DRAFT] = run.draft
     if Need.LEARNER in needs:
         provided[Need.LEARNER] = Learner(run.draft.model)
+    if Need.TWIN in needs:
+        provided[Need.TWIN] = Twin(run.target.model)
     if Need.STORE in needs:
         if run.store is None:
             corpus, limit_tokens = run.drafter.corpus

@@ -291,9 +291,16 @@ class Session:
         self.timings.clear()
         return total
 
-    def charge_for(self, other: Session) -> None:
-        """Account the passes of another session (a method's own) as this one's."""
-        self.forwards += other.forwards
+    def charge_for(self, other: Session, *, partial: bool = False) -> None:
+        """Account the passes of another session (a method's own) as this one's.
+
+        With ``partial`` they count as passes through a part of this model: those of a copy of it
+        that some weights or layers were taken from.
+        """
+        if partial:
+            self.partial_forwards += other.forwards
+        else:
+            self.forwards += other.forwards
         self.partial_forwards += other.partial_forwards
         self.timings += other.timings
         other.forwards = other.partial_forwards = 0

@@ -110,21 +110,18 @@ def parts_of(model: Model) -> list[Parts]:
     found = []
     for index, layer in enumerate(layers_of(model)):
         have = by_layer.get(index, {})
-        mlp = {part: have.get(f"{part}_proj") for part in ("gate", "up", "down")}
-        attention = {part: have.get(f"{part}_proj") for part in ("q", "k", "v", "o")}
+        mlp = _all_of(have, ("gate", "up", "down"))
         width = getattr(getattr(layer, "self_attn", None), "head_dim", 0)
-        whole = bool(width) and all(attention.values())
-        found.append(
-            Parts(
-                index,
-                mlp if all(mlp.values()) else None,
-                attention if whole else None,
-                len(mlp["gate"].weight) if all(mlp.values()) else 0,
-                len(attention["k"].weight) // width if whole else 0,
-                width,
-            )
-        )
+        attention = _all_of(have, ("q", "k", "v", "o")) if width else None
+        neurons = len(mlp["gate"].weight) if mlp else 0
+        groups = len(attention["k"].weight) // width if attention else 0
+        found.append(Parts(index, mlp, attention, neurons, groups, width))
     return found
+
+
+def _all_of(have: dict[str, Matrix], parts: tuple[str, ...]) -> dict[str, Matrix] | None:
+    found = {part: have[f"{part}_proj"] for part in parts if f"{part}_proj" in have}
+    return found if len(found) == len(parts) else None
 
 
 def units_of(model: Model, acts_on: str) -> list[Unit]:
@@ -207,5 +204,5 @@ def expanded(model: Model, masks: MaskSet) -> MaskSet:
         lost = {i for i, kept in enumerate(masks.parts["layers"].tolist()) if not kept}
         for matrix in every.values():
             if matrix.layer in lost and matrix.role in OUTPUTS:
-                drop(matrix, slice(None), None)
+                drop(matrix, torch.ones(len(matrix.weight), dtype=torch.bool), None)
     return MaskSet(grown, masks.parts, masks.fingerprint, masks.note)

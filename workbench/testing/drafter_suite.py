@@ -97,7 +97,7 @@ def toy_store() -> Store:
 
 def walks_the_target(drafter: Drafter) -> bool:
     """Whether only a network with real layers can be its target."""
-    return bool(drafter.needs & {Need.TARGET, Need.HIDDEN, Need.LEARNER})
+    return bool(drafter.needs & {Need.TARGET, Need.HIDDEN, Need.LEARNER, Need.TWIN})
 
 
 class Drive:

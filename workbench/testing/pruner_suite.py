@@ -117,7 +117,8 @@ def check_counts(
     total = sum(mask.numel() for mask in masks.values())
     removed = sum(int((~mask).sum()) for mask in masks.values())
     if hasattr(pruner, "allocate") and pattern.kind == "layer":
-        slack = 0 if getattr(pruner, "multiple", 1) == 1 else pruner.multiple * len(masks)
+        multiple = getattr(pruner, "multiple", 1)
+        slack = 0 if multiple == 1 else multiple * len(masks)
         assert abs(removed - removed_count(total, ratio)) <= slack, f"{what}: {removed} of {total}"
         return
     if pattern.kind == "global":

@@ -157,14 +157,13 @@ def updated(model: Model, masks: MaskSet, settings: PerpSettings) -> Iterator[li
     """The network with the chosen numbers trainable; on exit they are merged and frozen again."""
     network, full = model.network, expanded(model, masks)
     network.requires_grad_(False)
-    chosen = list(norms_of(network).values()) if settings.norms else []
+    chosen: list[Any] = list(norms_of(network).values()) if settings.norms else []
     places = [] if settings.variant == "none" else _trained(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         for one in places:
-            weight = one.module.weight
-            kept = full.weights.get(one.name, torch.ones(weight.shape, dtype=torch.bool))
-            update = Update(weight.detach(), kept, settings.variant, settings.rank)
+            kept = full.weights.get(one.name, torch.ones(one.weight.shape, dtype=torch.bool))
+            update = Update(one.weight, kept, settings.variant, settings.rank)
             parametrize.register_parametrization(one.module, "weight", update, unsafe=True)
             if settings.variant == "full":
                 chosen.append(one.module.parametrizations.weight.original)
