@@ -22,7 +22,7 @@ SHIFT_PX = 8  # plotly sets a title of several lines this much higher than one o
 # Okabe and Ito's colours, black made grey to be seen on dark paper. An expert keeps its colour in
 # both modes, so each is one step off the theme's own value, which would be swapped.
 CYCLE = (
-    "#0072b3", "#e69f00", "#019e73", "#cc79a7", "#56b4e8", "#d55e01", "#f0e442", "#9aa4b0",
+    "#0072b3", "#e69f00", "#019e73", "#cc79a7", "#56b4e8", "#d55e01", "#f0e442", "#5d6772",
 )  # fmt: skip
 
 

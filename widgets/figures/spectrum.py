@@ -35,7 +35,11 @@ def _powers(info: Spectrum) -> dict[str, Any]:
     found = [math.log10(y) for line in _as(info).lines for y in line.y if y is not None]
     low, high = math.floor(min(found, default=0)), math.ceil(max(found, default=1))
     shown = range(low, high + 1, max(1, math.ceil((high - low) / 5)))
-    return {"tickvals": [10.0**n for n in shown], "ticktext": [_power(n) for n in shown]}
+    return {
+        "range": [low - 0.1, max(high, low + 1) + 0.1],
+        "tickvals": [10.0**n for n in shown],
+        "ticktext": [_power(n) for n in shown],
+    }
 
 
 def _power(exponent: int) -> str:
