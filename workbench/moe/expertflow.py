@@ -48,9 +48,15 @@ class ExpertFlow:
     policy: str = knob("prefetch", choices=POLICIES, help="What is kept and loaded.")
     capacity: int = knob(4, low=1, high=64, unit="experts a layer", help="Room in fast memory.")
     ahead: int = knob(2, low=1, high=16, unit="experts", help="Prefetched for each token.")
-    gb_per_s: float = knob(16.0, low=0.1, high=2000.0, unit="GB/s", help="Bandwidth of the link.")
-    latency_us: float = knob(10.0, low=0.0, high=1000.0, unit="µs", help="Of each transfer.")
-    compute_us: float = knob(50.0, low=0.0, high=10_000.0, unit="µs", help="One layer's own work.")
+    gb_per_s: float = knob(
+        16.0, low=0.5, high=128.0, step=0.5, unit="GB/s", help="Bandwidth of the link."
+    )
+    latency_us: float = knob(
+        10.0, low=0.0, high=200.0, step=1.0, unit="µs", help="Of each transfer."
+    )
+    compute_us: float = knob(
+        50.0, low=0.0, high=1000.0, step=5.0, unit="µs", help="One layer's own work."
+    )
     steps: int = knob(300, low=1, high=5000, help="Training steps of the predictor.")
     group_tokens: int = knob(16, low=1, high=1024, unit="tokens", help="Of a regrouped batch.")
 

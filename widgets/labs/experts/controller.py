@@ -44,16 +44,20 @@ class ExpertLab(Bench):
     """
 
     title = "Expert lab"
-    buttons: Mapping[str, str] = MappingProxyType(
-        {**Bench.buttons, "trees": "Measure trees", "cache": "Simulate cache"}
-    )
     knobs: Mapping[str, str] = MappingProxyType(
-        {"ban": "Ban", "force": "Force", "weigh": "Re-weight", **Bench.knobs}
+        {
+            "ban": "Ban",
+            "force": "Force",
+            "weigh": "Re-weight",
+            **Bench.knobs,
+            "trees": "Measure trees",
+            "cache": "Simulate cache",
+        }
     )
     bands: tuple[tuple[Cell, ...], ...] = (
         (Cell("grid", "plot", 270, 1.9), Cell("cell", "plot", 230, 1.0)),
         (Cell("picture", "plot", 240, 1.4), Cell("facts", "html", 220, 1.0)),
-        (DIALS,),
+        (Cell("load", "plot", 200, 1.0), DIALS._replace(share=1.5)),
     )
 
     def __init__(
@@ -80,7 +84,9 @@ class ExpertLab(Bench):
     def forms(self) -> tuple[Section, ...]:
         """Text, rule, interventions, what is drawn, and the cache."""
         experts = self.record.expert_count if self.record else LEAST_EXPERTS
-        return form.sections(self.value("router", "top_k"), self._text, experts)
+        return form.sections(
+            self.value("router", "top_k"), self.value("show", form.FIRST), self._text, experts
+        )
 
     @property
     def titles(self) -> Mapping[str, Mapping[Any, str]]:
@@ -256,12 +262,13 @@ class ExpertLab(Bench):
                 "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}},
             }
             note = '<p class="dw-small">Measure loads the mixture and records its routing.</p>'
-            return {"grid": empty, "cell": empty, "picture": empty, "facts": note}
+            return {"grid": empty, "cell": empty, "picture": empty, "load": empty, "facts": note}
         token = self.selected[1]
         return {
             "grid": pictures.grid(record, self.pieces, self._marked(record)),
             "cell": pictures.cell(record, plain, self.selected, self.pieces[token], self.expert),
             "picture": self._picture(record, plain),
+            "load": pictures.load(record),
             "facts": self._facts(record),
         }
 
@@ -277,15 +284,15 @@ class ExpertLab(Bench):
 
     def _picture(self, record: RoutingRecord, plain: RoutingRecord) -> dict[str, Any]:
         show = self.settings["show"]
-        if show == "flow":
-            return pictures.flow(record)
         if show == "entropy":
             return pictures.entropy(record, plain, self.selected[0])
         if show in ("trees", "gain"):
             return getattr(pictures, show)(self.costs.points)
         if show == "cache":
             return pictures.cache(self.costs.reports, self.costs.report)
-        return pictures.load(record, plain if show == "change of load" else None)
+        if show == "change of load":
+            return pictures.load(record, plain)
+        return pictures.flow(record)
 
     def _facts(self, record: RoutingRecord) -> str:
         layer, token = self.where()

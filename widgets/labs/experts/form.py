@@ -12,16 +12,19 @@ from widgets.labs.experts.pictures import SHOWN
 from workbench.core.method import Knob, find_method, make_method, methods
 
 SCOPES = ("this token, this layer", "this token", "this layer", "everywhere")
+FIRST = "flow"  # picture
 FLOW = "router.expertflow."
-CACHE_KNOBS = ("capacity", "policy", "predictor", "ahead", "gb_per_s", "latency_us", "compute_us")
+LINK = {"gb_per_s": "link GB/s", "latency_us": "latency µs", "compute_us": "layer µs"}
+CACHE_KNOBS = ("capacity", "policy", "predictor", "ahead", *LINK)
 PREDICTOR_STEPS = 150
 
 
-def sections(rule: str, text: str, experts: int) -> tuple[Section, ...]:
+def sections(rule: str, show: str, text: str, experts: int) -> tuple[Section, ...]:
     """Text, rule, interventions, what is drawn, and the cache.
 
     Args:
         rule: the router whose knobs are shown.
+        show: the picture; the cache's knobs come with its own.
         experts: of a layer; no slider offers more.
     """
     cards = [card for card in methods("router") if getattr(card.maker, "steers", True)]
@@ -29,15 +32,19 @@ def sections(rule: str, text: str, experts: int) -> tuple[Section, ...]:
     line = Knob("text", "text", text, help="Text whose routing is shown.")
     scope = Knob("scope", "choice", SCOPES[0], choices=SCOPES, help="Where the next one acts.")
     factor = Knob("factor", "float", 0.5, 0.0, 4.0, 0.05, help="What Re-weight multiplies by.")
-    show = Knob("show", "choice", "load", choices=tuple(SHOWN), help="What is drawn.")
+    pick = Knob("show", "choice", FIRST, choices=tuple(SHOWN), help="What is drawn.")
     flow = fields_of(find_method("router", "expertflow"))
-    cache = tuple(_fitted(field, experts) for field in flow if field.knob.name in CACHE_KNOBS)
+    cache = tuple(
+        replace(_fitted(field, experts), label=LINK.get(field.knob.name, ""))
+        for field in flow
+        if field.knob.name in CACHE_KNOBS
+    )
     return (
         Section("Text", (Field("text", line, "lab"),)),
         Section("Routing", (picker("router", cards, "top_k", "Rule of all layers."), *knobs)),
         Section("Intervention", (Field("scope", scope, "lab"), Field("factor", factor, "lab"))),
-        Section("Picture below", (Field("show", show, "lab"),)),
-        Section("Expert cache", cache),
+        Section("Picture below", (Field("show", pick, "lab"),)),
+        *((Section("Expert cache", cache),) if show == "cache" else ()),
     )
 
 

@@ -12,10 +12,9 @@ from workbench.core.routing import RoutingRecord
 
 TOKENS = 44  # of the text that the grid has room for
 SHOWN = {
-    "load": "load by layer and expert",
-    "change of load": "change of load by layer and expert",
-    "entropy": "entropy of the routers by layer",
     "flow": "flow between the layers",
+    "entropy": "entropy of the routers by layer",
+    "change of load": "change of load by layer and expert",
     "trees": "distinct experts by tree size",
     "gain": "what a tree gains, projected",
     "cache": "hits of an expert cache",
