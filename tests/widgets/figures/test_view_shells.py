@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import pytest
 from traces import make_trace
 
 from widgets.figures import draft_tree
+from widgets.labs.board import Kind
 from widgets.views import esm
 from widgets.views.outbox import drain
 
-NAMES = [esm.STREAM, esm.TREE, esm.PLOT]
+NAMES = [esm.STREAM, esm.TREE, esm.PLOT, esm.MASK]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,7 +52,7 @@ def test_drain_passes_over_what_is_no_event():
 def test_both_shells_have_the_same_fields():
     jupyter = pytest.importorskip("widgets.views.jupyter")
     panel = pytest.importorskip("widgets.views.panel")
-    for name in ("TokenStreamView", "DraftTreeView"):
+    for name in ("TokenStreamView", "DraftTreeView", "MaskCanvasView"):
         ours = getattr(jupyter, name)()
         synced = {t for t in ours.traits(sync=True) if not t.startswith("_")}
         synced -= {"layout", "tabbable", "tooltip"}
@@ -58,6 +60,13 @@ def test_both_shells_have_the_same_fields():
         for field in synced:
             assert field in theirs.param, f"{name}.{field} is missing in the Panel shell"
             assert theirs.param[field].default == getattr(ours, field), f"{name}.{field}"
+
+
+def test_both_hosts_of_a_board_draw_every_kind_of_cell():
+    jupyter = pytest.importorskip("widgets.labs.board_jupyter")
+    panel = pytest.importorskip("widgets.labs.board_panel")
+    kinds = set(get_args(Kind)) - {"html"}
+    assert set(jupyter.VIEWS) == kinds and set(panel.VIEWS) | {"plot"} == kinds
 
 
 def test_a_view_stores_a_snapshot_beside_the_live_widget():
