@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,18 +57,44 @@ def expert_bytes(network: nn.Module) -> int:
 
 
 @contextmanager
-def router_logits(network: nn.Module) -> Iterator[dict[int, torch.Tensor]]:
-    """Collect what every router computes inside: layer -> logits ``[t e]`` of its latest call."""
-    heard: dict[int, torch.Tensor] = {}
+def router_outputs(network: nn.Module) -> Iterator[dict[int, tuple]]:
+    """Collect what every router says inside: layer -> (logits, weights, indices) of its last call.
+
+    The tensors carry their gradients, for losses on them.
+    """
+    heard: dict[int, tuple] = {}
 
     def listen(layer: int):
         def hook(module, args, output):
-            heard[layer] = output[0]
+            heard[layer] = output
 
         return hook
 
     with _hooked({layer: (gate, listen(layer)) for layer, gate in routers_of(network).items()}):
         yield heard
+
+
+@contextmanager
+def router_logits(network: nn.Module) -> Iterator[Mapping[int, torch.Tensor]]:
+    """Collect what every router computes inside: layer -> logits ``[t e]`` of its latest call."""
+    with router_outputs(network) as heard:
+        yield _First(heard)
+
+
+class _First(Mapping[int, torch.Tensor]):
+    """The first of each output, as it comes in."""
+
+    def __init__(self, heard: dict[int, tuple]):
+        self._heard = heard
+
+    def __getitem__(self, layer: int) -> torch.Tensor:
+        return self._heard[layer][0]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._heard)
+
+    def __len__(self) -> int:
+        return len(self._heard)
 
 
 class RoutingTape:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +138,7 @@ def train_step(model, batch, recipe: Recipe, step: int, rng: np.random.Generator
     return full.detach()
 
 
-def router_loss(routed: dict[int, torch.Tensor], k: int, recipe: Recipe) -> torch.Tensor:
+def router_loss(routed: Mapping[int, torch.Tensor], k: int, recipe: Recipe) -> torch.Tensor:
     """What the recipe adds for a mixture's routers: each term averaged over the layers."""
     balance = torch.stack([balance_loss(logits, k) for logits in routed.values()]).mean()
     size = torch.stack([router_z_loss(logits) for logits in routed.values()]).mean()

@@ -1,0 +1,63 @@
+"""RMoE: a router that is recurrent over depth."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import nn
+
+from workbench.core.method import Paper, knob, method
+from workbench.core.routing import Own, Routed, heaviest, law
+from workbench.models.recurrent_gate import RecurrentGates
+
+
+@method(
+    "router",
+    title="RMoE (recurrent router)",
+    paper=Paper("Layerwise Recurrent Router for Mixture-of-Experts", 2024, "2408.06793", "3"),
+)
+class Recurrent:
+    """Let each layer's router see how the same token was routed in the layers below.
+
+    *Idea*: u = W1 x in every layer, h = GRU(u, h of the layer below) with one cell for all layers,
+    logits = W2 h. The recurrence is over depth and not over the text, so tokens stay independent
+    and decoding needs no further state.
+
+    *Deviations*: made for fine-tuning: by default W2 h is added to the trained linear router and W2
+    starts at zero, so the mixture begins exactly as it was; ``linear`` off is the paper's router,
+    which has to learn everything. Weights are normalised as the family does it.
+
+    *Shapes*: W1 ``[width d]`` and W2 ``[e width]`` in each layer.
+
+    *Cost*: layers * width * (d + e) + 6 width² + 6 width parameters more; one cell a layer and
+    token. Needs passes through all layers: drafters that resume in the middle are refused unless
+    the rows are the same.
+    """
+
+    steers = False  # a rule on other gates' logits; alone it is the family's own
+
+    width: int = knob(32, low=1, high=512, unit="numbers", help="Of the state.")
+    strength: float = knob(1.0, low=0.0, high=1.0, step=0.05, help="Of what comes from below.")
+    cut: int = knob(-1, low=-1, high=256, help="Layer where the state starts anew; -1 = none.")
+    linear: bool = knob(True, help="Add to the trained router instead of replacing it.")
+
+    def route(self, logits: Float[torch.Tensor, "t e"], own: Own) -> Routed:
+        """The family's rule on the gates' logits."""
+        return heaviest(law(logits), self.bounds(logits.shape[-1], own)[1], own.normalised)
+
+    def sums_to_one(self, own: Own) -> bool:
+        return own.normalised
+
+    def bounds(self, experts: int, own: Own) -> tuple[int, int]:
+        return min(own.k, experts), min(own.k, experts)
+
+    def install(self, network: nn.Module, seed: int = 0) -> RecurrentGates:
+        """Put recurrent gates in place; ``remove`` on what is returned takes them out."""
+        return RecurrentGates(
+            network,
+            self.width,
+            linear=self.linear,
+            strength=self.strength,
+            cut=self.cut,
+            seed=seed,
+        )
