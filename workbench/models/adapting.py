@@ -18,14 +18,8 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from workbench.core.errors import (
-    BadInput,
-    BadKnob,
-    Mismatch,
-    ModelError,
-    WorkbenchError,
-    closest,
-)
+from workbench.core import errors
+from workbench.core.errors import BadInput, BadKnob, Mismatch, closest
 from workbench.models.adapter_checks import (
     check_ranks,
     check_targets,
@@ -106,9 +100,7 @@ class Adapters:
 
     def state(self, name: str) -> dict[str, torch.Tensor]:
         """A copy of the adapter's tensors, under the names that peft saves them by."""
-        return {
-            outer_name(key): value.detach().clone() for key, value in self._tensors(name).items()
-        }
+        return {outer_name(k): v.detach().clone() for k, v in self._tensors(name).items()}
 
     def _tensors(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors themselves, under the names that they have among the other adapters'.
@@ -152,7 +144,13 @@ class Adapters:
         config, tensors = read_adapter(folder)
         self.put(config, tensors, name)
 
-    def put(self, config: Any, tensors: Mapping[str, torch.Tensor], name: str) -> None:
+    def put(
+        self,
+        config: Any,
+        tensors: Mapping[str, torch.Tensor],
+        name: str,
+        start: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
         """Put an adapter with these tensors on; a failure leaves everything as it was."""
         self._inject(copy.deepcopy(config), name)
         try:
@@ -161,6 +159,7 @@ class Adapters:
         except BaseException:
             self.detach(name)
             raise
+        self._attached[name].start = dict(start or {})
         self._refresh_or_leave(name)
 
     def fill(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -221,7 +220,7 @@ class Adapters:
             check_ranks(config, name, self.layers(name))
         except BaseException as error:
             self._rebuild({other: self._attached[other] for other in others}, others)
-            if isinstance(error, WorkbenchError) or not isinstance(error, Exception):
+            if isinstance(error, errors.WorkbenchError) or not isinstance(error, Exception):
                 raise
             words = " ".join(str(error).split())[:300]
             raise Mismatch(f"{kind_of(config)} does not fit {self.model.name!r}: {words}") from None
@@ -267,7 +266,7 @@ class Adapters:
         """A network that cannot run with the adapter gets rid of it again."""
         try:
             self._refresh()
-        except ModelError as error:
+        except errors.ModelError as error:
             kind = kind_of(self._attached[name].config)
             self.detach(name)
             raise Mismatch(f"{kind} cannot run here, it is taken off again: {error}") from None

@@ -1,0 +1,1 @@
+"""The adapter lab: train, weigh, compare and combine adapters on one model."""
