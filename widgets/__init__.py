@@ -5,6 +5,7 @@ Example:
     >>> widgets.DecodeLab("zoo:target")            # the live lab, in JupyterLab  # doctest: +SKIP
     >>> widgets.VerifierLab()                      # every rule on one p and q  # doctest: +SKIP
     >>> widgets.WhatIf()                           # a recorded run, changed  # doctest: +SKIP
+    >>> widgets.AdapterLab()                       # adapters, trained and weighed  # doctest: +SKIP
     >>> widgets.ExpertLab("zoo:moe")               # who goes to which expert    # doctest: +SKIP
     >>> widgets.show("run.json")                   # a saved trace, no model      # doctest: +SKIP
 
@@ -17,13 +18,14 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "AdapterLab": "widgets.labs.adapters.lab",
     "DecodeLab": "widgets.labs.decode.lab",
     "ExpertLab": "widgets.labs.experts.lab",
     "VerifierLab": "widgets.labs.verifier.lab",
     "WhatIf": "widgets.labs.what_if.lab",
     "show": "widgets.labs.decode.lab",
 }
-__all__ = ["DecodeLab", "ExpertLab", "VerifierLab", "WhatIf", "show"]
+__all__ = ["AdapterLab", "DecodeLab", "ExpertLab", "VerifierLab", "WhatIf", "show"]
 
 
 def __getattr__(name: str) -> Any:

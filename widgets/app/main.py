@@ -44,6 +44,15 @@ def what_if_page() -> pn.Template:
     return _board(WhatIfLab(), "/what-if")
 
 
+def adapters_page() -> pn.Template:
+    """A fresh adapter lab; ``?model=FOLDER&draft=FOLDER`` opens it on a model of your own."""
+    from widgets.labs.adapters.controller import AdapterLab
+
+    lab = AdapterLab(_asked("model", "zoo:target"), _asked("draft", "zoo:draft"))
+    pn.state.onload(lab.warm)
+    return _board(lab, "/adapters")
+
+
 def experts_page() -> pn.Template:
     """A fresh expert lab; ``?model=FOLDER&draft=`` opens it on a mixture of your own."""
     from widgets.labs.experts.controller import ExpertLab
@@ -86,6 +95,7 @@ def serve(port: int = 5006, address: str = "127.0.0.1", show: bool = False) -> N
             "/": decode_page,
             "verifier": verifier_page,
             "what-if": what_if_page,
+            "adapters": adapters_page,
             "experts": experts_page,
         },
         port=port,

@@ -11,10 +11,11 @@ PAGE_CSS = """
 html, body { height: 100%; margin: 0; }
 :root { --bokeh-base-font: var(--dw-sans); --bokeh-font-size: 13px; }
 body.dw { height: 100vh; }
-.dw-page { height: 100vh; min-height: 640px; }
+.dw-page { height: 100vh; min-height: 640px; display: flex; flex-direction: column; }
+.dw-page > .dw-grid { flex: 1 1 0; min-height: 0; height: auto; }
 @container (max-width: 760px) { .dw-side { order: 3; } }
 @media (max-width: 760px) { .dw-who, .dw-how { flex: 1 0 100%; text-align: left; }
-  .dw-nav { flex-wrap: wrap; } .dw-head > div { max-width: 100%; }
+  .dw-head > div { max-width: 100%; } .dw-page > .dw-grid { flex: none; }
   .dw-page, body.dw { height: auto; min-height: 0; }
   .dw-fill-stream { height: 240px; } .dw-fill-tree { height: 320px; }
   .dw-fill-chart { height: 150px; } }
@@ -24,12 +25,16 @@ body.dw { height: 100vh; }
 .dw-who { flex: 1 1 auto; min-width: 0; }
 .dw-how { flex: 0 1 330px; min-width: 150px; text-align: right; }
 .dw-verbs { flex: none; }
-.dw-nav { display: flex; gap: 2px; flex: none; }
-.dw-nav a { white-space: nowrap; color: var(--dw-muted); text-decoration: none; font-size: 13px;
-  padding: 4px 9px; border-radius: 7px; }
-.dw-nav a:hover { background: var(--dw-surface); color: var(--dw-text); }
-.dw-nav a[aria-current] { color: var(--dw-text); font-weight: 650; background: var(--dw-surface); }
-.dw-nav a:focus-visible { outline: 2px solid var(--dw-accent); outline-offset: 1px; }
+.dw-nav { display: flex; flex-wrap: wrap; flex: none; padding: 0 9px; background: var(--dw-surface);
+  border-bottom: 1px solid var(--dw-rule); font-size: 13px; line-height: 33px; }
+.dw-nav b { font-weight: 700; padding: 0 9px; margin-right: 9px; color: var(--dw-text); }
+.dw-nav a { white-space: nowrap; color: var(--dw-muted); text-decoration: none; padding: 0 9px;
+  box-shadow: inset 0 -2px transparent; }
+.dw-nav a:hover { color: var(--dw-text); }
+.dw-nav a[aria-current] { color: var(--dw-text); box-shadow: inset 0 -2px var(--dw-accent); }
+.dw-nav a:focus-visible { outline: 2px solid var(--dw-accent); outline-offset: -2px; }
+@media (max-width: 560px) { .dw-nav b { display: none; } .dw-nav { padding: 0 8px; }
+  .dw-nav a { padding: 0 6px; } }
 @media (min-width: 761px) { .dw-fill-board { height: 100%; }
   .dw-board > .dw-board-band { min-height: 0; } }
 @media (max-width: 760px) {
@@ -42,17 +47,19 @@ body.dw { height: 100vh; }
 DECODE = """
 {% from macros import embed %}
 {% extends base %}
-{% block title %}Draft Workbench{% endblock %}
+{% block title %}Decode lab · Draft Workbench{% endblock %}
 {% block postamble %}
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>{{ sheet | safe }}</style>
 {% endblock %}
 {% block inner_body %}
-<div class="dw dw-app"><div class="dw-lab dw-page"><div class="dw-grid">
-  <header class="dw-head">{{ nav | safe }}<div class="dw-who">{{ embed(roots.head) }}</div>
+<div class="dw dw-app"><div class="dw-lab dw-page">{{ nav | safe }}<div class="dw-grid">
+  <header class="dw-head"><div class="dw-who">{{ embed(roots.head) }}</div>
     <div class="dw-verbs">{{ embed(roots.buttons) }}</div>
     <div class="dw-how">{{ embed(roots.progress) }}</div></header>
-  <aside class="dw-side" aria-label="Settings">{{ embed(roots.side) }}</aside>
+  <aside class="dw-side" aria-label="Settings">
+    <div class="dw-knobs">{{ embed(roots.side) }}</div>
+    <div class="dw-foot">{{ embed(roots.foot) }}</div></aside>
   <main class="dw-main">
     <section class="dw-band"><div class="dw-cell dw-stack">
       <div class="dw-trouble">{{ embed(roots.trouble) }}</div>
@@ -74,7 +81,14 @@ DECODE = """
 {% endblock %}
 """
 
-PAGES = {"/": "Decode", "/verifier": "Verifier", "/what-if": "What if", "/experts": "Experts"}
+TITLE = "Draft Workbench"
+PAGES = {
+    "/": "Decode",
+    "/verifier": "Verifier",
+    "/what-if": "What if",
+    "/adapters": "Adapters",
+    "/experts": "Experts",
+}
 
 BOARD = """
 {% from macros import embed %}
@@ -85,11 +99,13 @@ BOARD = """
 <style>{{ sheet | safe }}</style>
 {% endblock %}
 {% block inner_body %}
-<div class="dw dw-app"><div class="dw-lab dw-page"><div class="dw-grid">
-  <header class="dw-head">{{ nav | safe }}<div class="dw-who">{{ embed(roots.head) }}</div>
+<div class="dw dw-app"><div class="dw-lab dw-page">{{ nav | safe }}<div class="dw-grid">
+  <header class="dw-head"><div class="dw-who">{{ embed(roots.head) }}</div>
     <div class="dw-verbs">{{ embed(roots.buttons) }}</div>
     <div class="dw-how">{{ embed(roots.progress) }}</div></header>
-  <aside class="dw-side" aria-label="Settings">{{ embed(roots.side) }}</aside>
+  <aside class="dw-side" aria-label="Settings">
+    <div class="dw-knobs">{{ embed(roots.side) }}</div>
+    <div class="dw-foot">{{ embed(roots.foot) }}</div></aside>
   <main class="dw-main dw-board">
     {% for band in bands %}<section class="dw-band dw-board-band">
       {% for cell in band %}
@@ -112,7 +128,7 @@ def nav(here: str) -> str:
         f'<a href="{path}"{" aria-current=page" if path == here else ""}>{name}</a>'
         for path, name in PAGES.items()
     ]
-    return f'<nav class="dw-nav" aria-label="Labs">{"".join(links)}</nav>'
+    return f'<nav class="dw-nav" aria-label="Labs"><b>{TITLE}</b>{"".join(links)}</nav>'
 
 
 def board_page(roots: dict, board: Board, here: str) -> pn.Template:
