@@ -101,12 +101,12 @@ def test_a_folder_of_text(model, tmp_path):
 def test_a_folder_without_text_is_refused(model, tmp_path, files, said):
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=rf"^folder=.*{said}"):
         open_store(str(tmp_path), model, 10_000)
 
 
 def test_a_missing_folder_is_refused(model, tmp_path):
-    with pytest.raises(BadInput, match=r"corpus=.*is no folder; name one, or 'stdlib'"):
+    with pytest.raises(BadInput, match=r"folder=.*is no folder; name one, or 'stdlib'"):
         open_store(str(tmp_path / "nowhere"), model, 10_000)
 
 

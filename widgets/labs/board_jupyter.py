@@ -84,8 +84,6 @@ class BoardJupyter:
 
     def _side(self) -> ipw.Box:
         rows: list[Any] = [self.form, self.html["error"]]
-        knobs = [self.buttons[verb] for verb in self.board.knobs]
-        rows.append(box(knobs, "dw-line", "dw-board-knobs", row=True))
         if self.board.accepts:
             wide = ipw.Layout(width="auto", margin="0")
             upload = ipw.FileUpload(
@@ -96,7 +94,9 @@ class BoardJupyter:
             upload.add_class("dw-button")
             upload.observe(self._opened, names="value")
             rows.append(upload)
-        return box(rows, "dw-side")
+        knobs = [self.buttons[verb] for verb in self.board.knobs]
+        foot = box([box(knobs, "dw-line", "dw-board-knobs", row=True)], "dw-foot")
+        return box([box(rows, "dw-knobs"), foot], "dw-side")
 
     def _frame(self) -> ipw.Box:
         run = [self.buttons[verb] for verb in self.board.buttons]

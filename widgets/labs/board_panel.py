@@ -93,8 +93,6 @@ class BoardPanel:
     def side(self) -> pn.Column:
         """The left column."""
         rows: list[Any] = [self.form, self.html["error"]]
-        knobs = [self.buttons[verb] for verb in self.board.knobs]
-        rows.append(pn.Row(*knobs, margin=(8, 0, 4, 0), styles={"gap": "4px", "flex-wrap": "wrap"}))
         if self.board.accepts:
             upload = pn.widgets.FileInput(
                 accept=self.board.accepts,
@@ -109,6 +107,11 @@ class BoardPanel:
             rows += [html(f'<span class="dw-small">{label}</span>'), upload]
         return pn.Column(*rows, margin=0, sizing_mode="stretch_width", styles={"gap": "2px"})
 
+    def foot(self) -> pn.Row:
+        """What stays in reach below the settings, however many there are."""
+        knobs = [self.buttons[verb] for verb in self.board.knobs]
+        return pn.Row(*knobs, margin=0, styles={"gap": "4px", "flex-wrap": "wrap"})
+
     def roots(self) -> dict[str, Any]:
         """Name -> what the page's template puts there."""
         run = [self.buttons[verb] for verb in self.board.buttons]
@@ -117,6 +120,7 @@ class BoardPanel:
             "buttons": pn.Row(*run, margin=0, styles={"gap": "6px 10px", "flex-wrap": "wrap"}),
             "progress": self.html["progress"],
             "side": self.side(),
+            "foot": self.foot(),
             **{f"cell_{name}": pane for name, pane in self.cells.items()},
         }
 

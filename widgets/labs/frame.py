@@ -6,6 +6,7 @@ custom properties, which reach into shadow roots, so one sheet serves both hosts
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 
 from widgets import theme
@@ -54,7 +55,8 @@ TEXT_CSS = """
 .dw-small { font-size: 11.5px; line-height: 1.4; color: var(--dw-muted); }
 .dw-verdict { font-size: 12.5px; line-height: 1.45; margin: 0; color: var(--dw-text);
   padding: 8px 18px; border-top: 1px solid var(--dw-rule); min-height: 54px; }
-.dw-small abbr { text-decoration: underline dotted; text-underline-offset: 2px; cursor: help; }
+.dw-small abbr, .dw-table abbr { text-decoration: underline dotted; text-underline-offset: 2px;
+  cursor: help; }
 """
 
 GRID_CSS = """
@@ -65,10 +67,13 @@ GRID_CSS = """
 .dw-grid.dw-bare { grid-template-columns: 0 minmax(0, 1fr); }
 .dw-head { grid-area: head; display: flex; align-items: center; gap: 10px; padding: 0 18px;
   border-bottom: 1px solid var(--dw-rule); overflow: hidden; }
-.dw-side { grid-area: side; padding: 10px 18px; border-right: 1px solid var(--dw-rule);
-  overflow: hidden auto; scrollbar-width: thin; }
+.dw-side { grid-area: side; border-right: 1px solid var(--dw-rule); min-height: 0; display: flex;
+  flex-direction: column; overflow: hidden; }
+.dw-knobs { flex: 1 1 auto; min-height: 0; padding: 10px 18px; overflow: hidden auto;
+  scrollbar-width: thin; }
+.dw-foot { flex: none; padding: 8px 18px; border-top: 1px solid var(--dw-rule); }
 .dw-main { grid-area: main; display: grid; min-width: 0; min-height: 0;
-  grid-template-rows: minmax(120px, 24fr) minmax(250px, 53fr) minmax(164px, 23fr) auto; }
+  grid-template-rows: minmax(120px, 21fr) minmax(250px, 56fr) minmax(164px, 23fr) auto; }
 .dw-band { display: grid; min-width: 0; min-height: 0; border-top: 1px solid var(--dw-rule); }
 .dw-band:first-child { border-top: 0; }
 .dw-middle { grid-template-columns: minmax(0, 1fr) 330px; }
@@ -84,7 +89,8 @@ GRID_CSS = """
 @container (max-width: 760px) {
   .dw-grid { display: flex; flex-direction: column; height: auto; overflow: visible; }
   .dw-head { flex-wrap: wrap; padding: 10px 14px; height: auto; }
-  .dw-side { border-right: 0; padding: 12px 14px; overflow: visible; }
+  .dw-side, .dw-knobs { border-right: 0; overflow: visible; }
+  .dw-knobs, .dw-foot { padding: 10px 14px; }
   .dw-main, .dw-band { display: flex; flex-direction: column; }
   .dw-cell { border-top: 1px solid var(--dw-rule); overflow: visible; }
   .dw-cell + .dw-cell { border-left: 0; }
@@ -132,7 +138,12 @@ def head_html(title: str, model_line: str) -> str:
     )
 
 
-def table_html(rows: list[tuple[str, str]]) -> str:
-    """Label and number, one pair a line."""
-    body = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in rows)
+def table_html(rows: list[tuple[str, str]], helps: Mapping[str, str] | None = None) -> str:
+    """Label and number, one pair a line; ``helps`` explains a label by its part before a colon."""
+    body = ""
+    for label, number in rows:
+        shown, told = escape(label), (helps or {}).get(label.partition(":")[0])
+        if told:
+            shown = f'<abbr title="{escape(told, True)}">{shown}</abbr>'
+        body += f"<tr><td>{shown}</td><td>{escape(number)}</td></tr>"
     return f'<table class="dw-table">{body}</table>'

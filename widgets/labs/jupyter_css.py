@@ -10,9 +10,11 @@ JUPYTER_CSS = """
 .dw-in-jupyter .dw-head { min-height: 50px; padding: 8px 18px; overflow: visible; }
 .dw-in-jupyter .dw-head > :first-child { flex: 1 1 auto; min-width: 0; }
 .dw-in-jupyter .dw-head > :last-child { flex: 0 1 auto; min-width: 0; overflow: hidden; }
-.dw-in-jupyter .dw-side { max-height: 800px; display: flex; gap: 2px; }
-.dw-in-jupyter .dw-side > * { flex: none; }
-.dw-in-jupyter .dw-side > .widget-dropdown { height: 28px; }
+.dw-in-jupyter .dw-side { max-height: 800px; }
+.dw-in-jupyter .dw-knobs { display: flex; gap: 2px; }
+.dw-in-jupyter :is(.dw-knobs, .dw-foot) > * { flex: none; }
+.dw-in-jupyter .dw-knobs > .widget-dropdown { height: 28px; }
+.dw-in-jupyter .dw-foot { gap: 6px; }
 .dw-in-jupyter .dw-side h3.dw-title { margin: 9px 0 3px; line-height: 1.4; }
 .dw-in-jupyter .dw-main { grid-template-rows: auto auto auto auto; overflow: hidden; }
 .dw-in-jupyter .dw-band { overflow: hidden; }
@@ -23,7 +25,7 @@ JUPYTER_CSS = """
 .dw-in-jupyter .dw-row > .dw-readout { flex: 0 0 34px; text-align: right; }
 .dw-in-jupyter .dw-row.dw-stacked { flex-direction: column; align-items: stretch; gap: 2px; }
 .dw-in-jupyter .dw-row.dw-stacked > * { flex: none; }
-.dw-in-jupyter .dw-line { gap: 6px; margin-top: 8px; overflow: hidden; align-items: center; }
+.dw-in-jupyter .dw-line { gap: 6px; overflow: hidden; align-items: center; }
 .dw-in-jupyter .dw-board-knobs { flex-wrap: wrap; }
 .dw-in-jupyter .dw-board-knobs .dw-button { padding: 0 8px; }
 .dw-in-jupyter .dw-board > .dw-board-band { flex: none; }
@@ -60,7 +62,7 @@ JUPYTER_CSS = """
   .dw-in-jupyter .dw-grid.dw-bare { grid-template-columns: 0 minmax(0, 1fr); }
   .dw-in-jupyter .dw-middle { grid-template-columns: minmax(0, 1fr) 252px; }
   .dw-in-jupyter .dw-bottom { grid-template-columns: minmax(0, 1fr) minmax(0, 186px) 252px; }
-  .dw-in-jupyter .dw-side, .dw-in-jupyter .dw-head { padding-left: 12px; padding-right: 12px; }
+  .dw-in-jupyter :is(.dw-knobs, .dw-foot, .dw-head) { padding-left: 12px; padding-right: 12px; }
   .dw-in-jupyter .dw-track { width: 70px; }
 }
 @container (max-width: 760px) {

@@ -27,7 +27,8 @@ class Laws(NamedTuple):
     q: dict[int, dict[int, float]]
 
 
-def _laws_at(done: Round, kept: list[int], row: int) -> Laws:
+def laws_at(done: Round, kept: list[int], row: int) -> Laws:
+    """What the trace knows at ``row`` of p, and of q of those of its children that are kept."""
     top = done.p_top[row]
     p = dict(zip(top.ids, top.probs, strict=True))
     least = min(p.values(), default=1.0)
@@ -67,7 +68,7 @@ def extremes(
 ) -> Iterator[tuple[DraftTree, torch.Tensor]]:
     """The tree and its laws over the known tokens, for each extreme of what is not known."""
     rows = [0, *(node + 1 for node in kept)]
-    laws = {row: _laws_at(done, kept, row) for row in rows}
+    laws = {row: laws_at(done, kept, row) for row in rows}
     ids = sorted({token for law in laws.values() for token in law.p} | _drafted(laws))
     weights = (0.0,) if power == 1 else (0.0, 1.0)
     for together in (True, False):

@@ -106,11 +106,11 @@ class Store:
         return tokens[: tokens.index(BORDER)] if BORDER in tokens else tokens
 
 
-def open_store(corpus: str, model, limit_tokens: int) -> Store:
+def open_store(folder: str, model, limit_tokens: int) -> Store:
     """The store of a corpus in this model's tokens; made once per process.
 
     Args:
-        corpus: ``stdlib`` (what the embedded models were trained on; never the held-out files that
+        folder: ``stdlib`` (what the embedded models were trained on; never the held-out files that
             they are measured on), or a folder of text files.
         limit_tokens: stop adding files here.
 
@@ -119,7 +119,7 @@ def open_store(corpus: str, model, limit_tokens: int) -> Store:
     """
     vocabulary = model.tokenizer.get_vocab()
     known = hashlib.sha256(repr(sorted(vocabulary.items())).encode()).hexdigest()
-    return _opened(corpus, known, limit_tokens, _Once(model.tokenizer))
+    return _opened(folder, known, limit_tokens, _Once(model.tokenizer))
 
 
 class _Once:
@@ -136,17 +136,17 @@ class _Once:
 
 
 @lru_cache(maxsize=4)
-def _opened(corpus: str, known: str, limit_tokens: int, once: _Once) -> Store:
+def _opened(folder: str, known: str, limit_tokens: int, once: _Once) -> Store:
     try:
-        if corpus == STANDARD_LIBRARY:
+        if folder == STANDARD_LIBRARY:
             files = [file for file in read_corpus() if file.part == "train"]
         else:
-            folder = Path(corpus).expanduser()
-            if not folder.is_dir():
-                raise BadInput(f"corpus={corpus!r} is no folder; name one, or 'stdlib'")
-            files = read_corpus(folder, SUFFIXES)
+            path = Path(folder).expanduser()
+            if not path.is_dir():
+                raise BadInput(f"folder={folder!r} is no folder; name one, or 'stdlib'")
+            files = read_corpus(path, SUFFIXES)
     except FileNotFoundError as error:
-        raise BadInput(f"corpus={corpus!r}: {error}, or 'stdlib'") from None
+        raise BadInput(f"{error}, or 'stdlib'") from None
     files.sort(key=lambda file: hashlib.sha256(file.path.encode()).digest())
     documents, total = [], 0
     for file in files:
@@ -156,5 +156,5 @@ def _opened(corpus: str, known: str, limit_tokens: int, once: _Once) -> Store:
         if total >= limit_tokens:
             break
     if not total:
-        raise BadInput(f"corpus={corpus!r} gives no token; name a folder with text, or 'stdlib'")
-    return Store.of(documents, f"{corpus}: {len(documents)} files, {total} tokens")
+        raise BadInput(f"folder={folder!r} gives no token; name a folder with text, or 'stdlib'")
+    return Store.of(documents, f"{folder}: {len(documents)} files, {total} tokens")

@@ -7,7 +7,9 @@ import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from widgets.labs.decode.engine import Engine
+import msgspec
+
+from widgets.labs.decode.engine import Engine, NodeLaws
 from workbench.core.errors import BadInput, ModelError
 from workbench.core.trace import Baseline, Forwards, Limits, Method, Ms, Round, Top, Trace
 
@@ -38,6 +40,13 @@ def make_round(index: int, start: int = 4) -> Round:
         p_top=[law] * 6,
         q_top=[law] * 5,
     )
+
+
+def undrafted(index: int) -> Round:
+    """A round for which nothing was drafted, as the last ones of a run often are."""
+    nothing = dict(tokens=[], parent=[], accept=[], path=[], p_node=[], q_node=[], q_top=[])
+    one = dict(stop=[1.0], emitted=[7, 7], p_top=[Top([7, 6], [0.9, 0.1])])
+    return msgspec.structs.replace(make_round(index, 4 + 2 * index), **nothing, **one)
 
 
 def make_trace(rounds: int, **changes) -> Trace:
@@ -110,7 +119,10 @@ class ScriptedRun:
 
     @property
     def trace(self):
-        return make_trace(self._done, max_new_tokens=2 * self._total)
+        made = make_trace(self._done, max_new_tokens=2 * self._total)
+        if self._done < self._total:
+            return made
+        return made.with_(rounds=[*made.rounds[:-1], undrafted(self._done - 1)])
 
     @property
     def progress(self):
@@ -180,4 +192,4 @@ class Script:
         return Baseline(tokens, 4.0, 3.8, 4.2)
 
     def _laws(self, round_, node):
-        return {"multi_round": round_.accept[node], "bound": 0.99}
+        return NodeLaws({"multi_round": round_.accept[node], "other": 0.99}, 0.81, 0.94, 2)

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from widgets.labs.decode.controller import DecodeController
+from widgets.labs.decode.job import block_named
 from workbench.core.errors import BadInput, BadKnob, UnknownMethod
 
 
@@ -69,6 +70,27 @@ def test_start_returns_at_once_and_listeners_hear_every_round(lab, script):
     assert time.monotonic() - begun < 0.04
     assert controller.wait(5)
     assert len(heard) >= script.total and threading.main_thread() is not heard[-1]
+
+
+def test_after_a_run_the_last_round_that_drafted_something_is_selected(lab, script):
+    script.total, controller = 3, lab()
+    controller.step()
+    until(lambda: controller.state == "paused")
+    controller.step()
+    until(lambda: len(controller.trace.rounds) == 2 and controller.state == "paused")
+    assert controller.view().selection.round == 1, "a step shows its round"
+    controller.start()
+    assert controller.wait(5)
+    view = controller.view()
+    assert not view.trace.rounds[2].tokens and view.selection.round == 1
+    assert view.selection.node >= 0
+
+
+def test_an_error_is_shown_in_the_block_that_has_the_knob_it_names():
+    assert block_named("folder='/nowhere' is no folder", "prompt") == "drafter"
+    assert block_named("temperature=-1: must be 0 or more", "prompt") == "verifier"
+    assert block_named("depth=99: too deep", "prompt") == "policy"
+    assert block_named("something else went wrong", "prompt") == "prompt"
 
 
 def test_pause_step_start_and_stop(lab, script):

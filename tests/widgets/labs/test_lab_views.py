@@ -12,8 +12,9 @@ import pytest
 from lab_script import make_trace
 
 from widgets.labs.decode import exports
-from widgets.labs.decode.blocks import Presenter
+from widgets.labs.decode.blocks import Presenter, bound_row
 from widgets.labs.decode.controller import DecodeController
+from widgets.labs.decode.engine import NodeLaws
 from widgets.labs.decode.jupyter import JupyterView
 from widgets.labs.decode.lab import DecodeLab, show
 from widgets.labs.decode.panel import DecodePanel
@@ -61,6 +62,15 @@ def test_while_a_run_is_going_only_stream_tree_and_numbers_move(script, controll
     controller.stop()
     assert controller.wait(5)
     assert {"map", "length", "law", "node"} <= set(presenter.changes(controller.view()))
+
+
+def test_the_bound_stands_beside_the_rules_of_a_node(controller):
+    presenter = Presenter(controller.laws)
+    controller.select_node(1, 3)
+    told = presenter.changes(controller.view())["node"]
+    assert "bound: one of the 2 siblings" in told and "0.81 to 0.94" in told
+    assert "on average over their draws" in told and told.index("bound") < told.index("other")
+    assert bound_row(NodeLaws({}, 0.6, 0.6, 1)) == ("bound", "0.60")
 
 
 def test_two_looks_at_traces_that_differ_only_in_the_baseline(controller, trace):
@@ -157,6 +167,8 @@ def test_a_lab_on_a_page_without_a_kernel(trace, tmp_path):
     bundle, _ = lab._repr_mimebundle_()
     assert bundle["text/plain"] == "<Trace viewer of scripted:target>"
     assert "<svg" in bundle["text/html"] and "application/vnd.jupyter.widget-view+json" in bundle
+    said = lab.view.html["progress"].value
+    assert "saved run of scripted:target" in said and "Start" not in said
     lab.close()
     (tmp_path / "bad.json").write_text(json.dumps({"schema": 1}))
     with pytest.raises(TraceError, match=r"bad\.json"):

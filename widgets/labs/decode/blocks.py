@@ -24,6 +24,7 @@ from widgets.figures import (
 )
 from widgets.labs import frame
 from widgets.labs.decode import settings as lab
+from widgets.labs.decode.engine import NodeLaws
 from widgets.labs.decode.lab_view import LabView
 from widgets.labs.decode.numbers import speed_html, verdict_html
 from widgets.labs.decode.selection import Selection
@@ -31,7 +32,7 @@ from widgets.labs.decode.sentences import NodeFacts, node_facts
 from workbench.core.errors import WorkbenchError
 from workbench.core.trace import Trace
 
-TITLE = "Draft Workbench"
+TITLE = "Decode lab"
 ERROR_BLOCKS = (
     "prompt",
     "drafter",
@@ -47,6 +48,12 @@ RUN_BUTTONS = {"start": "▶ Start", "pause": "❚❚ Pause", "step": "❚▶ St
 PICTURE_BUTTONS = {"picture": "⇄"}
 PICTURE_HELP = "Switch between the method's own picture and the acceptance map"
 KNOB_BUTTONS = {"undo": "↶ Undo", "redo": "↷ Redo", "reset": "Reset"}
+FIRST = "Nothing was drafted yet. Press Start or Step."
+BOUND = "bound"
+BOUND_HELP = (
+    "No lossless rule keeps one of the siblings more often, on average over their draws;"
+    " two numbers where the trace does not hold both laws whole."
+)
 # view, its field, the block that fills it
 VIEW_FIELDS = (
     ("tree", "round_count", "rounds"),
@@ -62,10 +69,10 @@ class Presenter:
     """Hands out what changed.
 
     Args:
-        laws: (round position, node) -> acceptance probability by rule.
+        laws: (round position, node) -> what every rule would do with it.
     """
 
-    def __init__(self, laws: Callable[[int, int], dict[str, float]]):
+    def __init__(self, laws: Callable[[int, int], NodeLaws | None]):
         self._laws = laws
         self._last: dict[str, Any] = {}
         self._trace: Trace | None = None
@@ -140,7 +147,7 @@ class Presenter:
         if key == "live":
             return facts_html("Click a token or a node to look at it while the run goes on.")
         if not trace.rounds:
-            return facts_html("Nothing was drafted yet. Press Start or Step.")
+            return facts_html("No round was recorded.") if view.trace else facts_html(FIRST)
         return node_html(trace, view, self._laws)
 
 
@@ -183,7 +190,14 @@ def extra_title(facts: NodeFacts) -> str:
     return f'<h3 class="dw-title">{escape(facts.title)} · {fate}</h3>'
 
 
-def node_html(trace: Trace, view: LabView, laws: Callable[[int, int], dict[str, float]]) -> str:
+def bound_row(laws: NodeLaws) -> tuple[str, str]:
+    """What no rule exceeds; two numbers where the trace does not hold the laws whole."""
+    label = f"bound: one of the {laws.siblings} siblings" if laws.siblings > 1 else BOUND
+    low, high = theme.chance(laws.low), theme.chance(laws.high)
+    return label, high if low == high else f"{low} to {high}"
+
+
+def node_html(trace: Trace, view: LabView, laws: Callable[[int, int], NodeLaws | None]) -> str:
     """Numbers of the selected node, what other rules would do with it, and why it ended so."""
     facts = node_facts(trace, view.selection)
     rows, heading = facts.numbers, ""
@@ -191,13 +205,16 @@ def node_html(trace: Trace, view: LabView, laws: Callable[[int, int], dict[str, 
         try:
             others = laws(view.selection.round, view.selection.node)
         except WorkbenchError:
-            others = {}
+            others = None
         heading = '<h3 class="dw-title">Chance to be kept here, by rule</h3>'
         rows = [(f"▸ {facts.rule}", theme.chance(facts.chance))]
-        rows += [(t, theme.chance(value)) for t, value in others.items() if t != facts.rule]
+        if others is not None:
+            by_rule = {t: c for t, c in others.by_rule.items() if t != facts.rule}
+            rows.append(bound_row(others))
+            rows += [(t, theme.chance(chance)) for t, chance in by_rule.items()]
         rows += facts.numbers
     return (
         f'<div class="dw-facts">{extra_title(facts)}'
         f'<p class="dw-why"><b>{escape(facts.why_title)}</b> {escape(facts.why)}</p>'
-        f"{heading}{frame.table_html(rows)}</div>"
+        f"{heading}{frame.table_html(rows, {BOUND: BOUND_HELP})}</div>"
     )

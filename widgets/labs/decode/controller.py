@@ -13,7 +13,7 @@ from typing import Any
 from widgets.figures.method_picture import kind_of
 from widgets.labs.decode import selection as select
 from widgets.labs.decode import settings as lab
-from widgets.labs.decode.engine import Engine, engine, name_of
+from widgets.labs.decode.engine import Engine, NodeLaws, engine, name_of
 from widgets.labs.decode.job import BUSY, LIVE, Job, Models, Status
 from widgets.labs.decode.lab_view import LabView, model_line
 from widgets.labs.decode.selection import ROOT, Selection
@@ -104,11 +104,11 @@ class DecodeController:
         with self._lock:
             return self._take_trace()
 
-    def laws(self, position: int, node: int) -> dict[str, float]:
-        """Acceptance probability of a node under every law that the trace allows to compute."""
+    def laws(self, position: int, node: int) -> NodeLaws | None:
+        """What every rule that the trace allows to compute would do with a node; None: no node."""
         trace = self.trace
         if trace is None or not 0 <= position < len(trace.rounds) or node < 0:
-            return {}
+            return None
         return self._tools().laws(trace.rounds[position], node)
 
     def listen(self, listener: Callable[[], None]) -> None:
@@ -303,10 +303,15 @@ class DecodeController:
         return job.status
 
     def _take_trace(self) -> Trace | None:
-        """The run's trace, or what was shown before; follows the last round until a click."""
+        """The run's trace, or what was shown before; follows the last round until a click.
+
+        When the run is over, that is the last round in which there is something to see.
+        """
         trace = self._job.trace if self._job else None
         if trace is not None and self._following and trace.rounds:
-            self._selection = select.of_round(trace, len(trace.rounds) - 1)
+            live = self._status().state in LIVE
+            last = len(trace.rounds) - 1 if live else select.last_drafted(trace)
+            self._selection = select.of_round(trace, last)
         return trace or self._shown
 
     def _notice(self, status: Status) -> str:

@@ -8,10 +8,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from workbench.core.trace import Round
 
 _MODELS: dict[str, Any] = {}
 _MODELS_LOCK = threading.Lock()
+
+
+class NodeLaws(NamedTuple):
+    """Chance of a node to be kept by each rule, and what no rule exceeds for it and its siblings.
+
+    ``low`` < ``high`` where the trace does not hold the laws whole.
+    """
+
+    by_rule: dict[str, float]
+    low: float = 0.0
+    high: float = 1.0
+    siblings: int = 1
 
 
 @dataclass(frozen=True)
@@ -23,14 +37,14 @@ class Engine:
         run: (settings, listener) -> a run with start, pause, step, stop, wait, trace, error.
         settings: keyword arguments -> the settings of a run.
         baseline: (model, prompt, sampling, tokens, repeats, progress) -> measured plain decoding.
-        laws: (round, node) -> acceptance probability under every law, from stored numbers.
+        laws: (round, node) -> what every rule would do there, from stored numbers.
     """
 
     load: Callable[[str], Any]
     run: Callable[..., Any]
     settings: Callable[..., Any]
     baseline: Callable[..., Any]
-    laws: Callable[[Any, int], dict[str, float]]
+    laws: Callable[[Any, int], NodeLaws]
 
 
 def shared_model(name: str) -> Any:
@@ -47,10 +61,21 @@ def engine() -> Engine:
     """The workbench's own engine; imported here so that a saved trace can be shown without it."""
     from workbench.engine.baseline import measure_plain
     from workbench.engine.live import LiveRun
-    from workbench.engine.replay import acceptance_by_law
     from workbench.engine.run import RunSettings
 
-    return Engine(shared_model, LiveRun, RunSettings, measure_plain, acceptance_by_law)
+    return Engine(shared_model, LiveRun, RunSettings, measure_plain, node_laws)
+
+
+def node_laws(round_: Round, node: int) -> NodeLaws:
+    """What every rule would do with a recorded node, and the bound for it and its siblings.
+
+    Raises:
+        WorkbenchError: the trace was recorded without laws.
+    """
+    from workbench.engine.replay import acceptance_by_law
+    from workbench.engine.sibling_bound import sibling_bound
+
+    return NodeLaws(acceptance_by_law(round_, node), *sibling_bound(round_, node))
 
 
 def held_out_prompts() -> dict[str, str]:

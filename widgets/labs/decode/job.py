@@ -244,8 +244,10 @@ def block_of(error: WorkbenchError) -> str:
 def block_named(text: str, default: str) -> str:
     """The block whose setting a message begins with, e.g. ``temperature=-1: ...``."""
     word = re.split(r"[^a-z_]", text, maxsplit=1)[0]
-    if word in lab.all_fields():
-        return lab.section_of(word)
+    named = [key for key in lab.all_fields() if key.rpartition(".")[2] == word]
+    blocks = {lab.section_of(key) for key in named}
+    if len(blocks) == 1:
+        return blocks.pop()
     return {"target": "drafter", "model": "model"}.get(word, default)
 
 

@@ -114,7 +114,7 @@ class JupyterView:
             view.observe(lambda c, name=name: self._clicked(name, c["new"]), names="outbox")
 
     def _side(self) -> ipw.Box:
-        """The left column: prompt, methods and their knobs, files."""
+        """The left column: prompt, methods and their knobs; at its foot what is always in reach."""
         rows: list[Any] = [title("Prompt"), self.prompt, self.picker]
         rows += [self.count.widget, self.model.widget]
         rows.append(self.errors["prompt"])
@@ -125,15 +125,15 @@ class JupyterView:
                 self.forms[section.name].widget,
                 self.errors[section.name],
             ]
-        rows += [
+        rows.append(self.upload)
+        foot = [
             self.html["notice"],
+            self.errors["trace"],
+            self.link,
             box([self.buttons[name] for name in KNOB_BUTTONS], "dw-line", row=True),
             box([self.kind, self.save], "dw-line", row=True),
-            self.link,
-            self.upload,
-            self.errors["trace"],
         ]
-        return box(rows, "dw-side")
+        return box([box(rows, "dw-knobs"), box(foot, "dw-foot")], "dw-side")
 
     def _frame(self, controls: bool) -> ipw.Box:
         run = [self.buttons[name] for name in RUN_BUTTONS] if controls else []

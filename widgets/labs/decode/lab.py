@@ -122,6 +122,8 @@ def show(trace: Trace | str | Path) -> DecodeLab:
     Example:
         >>> show("run.json")  # doctest: +SKIP
     """
-    lab = DecodeLab.open(trace)
+    given = trace if isinstance(trace, Trace) else Trace.load(trace)
+    lab = DecodeLab.open(given)
+    lab.controller.show(given)  # a line that does not name the Start button, which is not there
     lab._controls = False
     return lab

@@ -157,7 +157,7 @@ class DecodePanel:
         return html(f'<h3 class="dw-title">{escape(text)}</h3>', margin=(9, 0, 3, 0))
 
     def side(self) -> pn.Column:
-        """The left column: prompt, methods and their knobs, files."""
+        """The left column: prompt, methods and their knobs."""
         rows: list[Any] = [
             self._title("Prompt"),
             self.prompt,
@@ -173,20 +173,19 @@ class DecodePanel:
                 self.forms[section.name].widget,
                 self.errors[section.name],
             ]
-        undo = [self.buttons[name] for name in KNOB_BUTTONS]
-        rows += [
-            self.html["notice"],
-            pn.Row(*undo, margin=(8, 0, 4, 0), styles={"gap": "6px"}),
-            pn.Row(self.kind, self.download, margin=0, styles={"gap": "6px"}),
-            pn.Row(
-                html('<span class="dw-small">open trace</span>', width=66, sizing_mode=None),
-                self.upload,
-                margin=(4, 0, 0, 0),
-                styles={"gap": "6px", "align-items": "center"},
-            ),
-            self.errors["trace"],
-        ]
+        label = html('<span class="dw-small">open trace</span>', width=66, sizing_mode=None)
+        look = {"gap": "6px", "align-items": "center"}
+        rows.append(pn.Row(label, self.upload, margin=(8, 0, 0, 0), styles=look))
         return pn.Column(*rows, margin=0, sizing_mode="stretch_width", styles={"gap": "2px"})
+
+    def foot(self) -> pn.Column:
+        """What stays in reach below the settings, however many there are."""
+        look = {"margin": 0, "styles": {"gap": "6px"}}
+        undo = pn.Row(*(self.buttons[name] for name in KNOB_BUTTONS), **look)
+        save = pn.Row(self.kind, self.download, **look)
+        save.margin = (6, 0, 0, 0)
+        words = (self.html["notice"], self.errors["trace"])
+        return pn.Column(*words, undo, save, margin=0, sizing_mode="stretch_width")
 
     def roots(self) -> dict[str, Any]:
         """Name -> what the page's template puts there."""
@@ -196,6 +195,7 @@ class DecodePanel:
             "buttons": pn.Row(*run, margin=0, styles={"gap": "10px"}),
             "progress": self.html["progress"],
             "side": self.side(),
+            "foot": self.foot(),
             "stream": self.stream,
             "tree": self.tree,
             "node": self.html["node"],

@@ -48,6 +48,12 @@ def telling_round(trace: Trace) -> int:
     return max(range(len(trace.rounds)), key=worth, default=0)
 
 
+def last_drafted(trace: Trace) -> int:
+    """The last round that drafted something, else the last one."""
+    rounds = range(len(trace.rounds))
+    return max((at for at in rounds if trace.rounds[at].tokens), default=len(rounds) - 1)
+
+
 def of_node(trace: Trace, position: int, node: int) -> Selection:
     """A node of a round, with the emitted token it became if it did."""
     round_ = trace.rounds[position]
