@@ -109,8 +109,7 @@ def column_norms(weights: Shaped[np.ndarray, "r c"], edges: Edges) -> tuple[floa
     squares = np.nan_to_num(weights.astype(np.float64)) ** 2
     norms = squares.sum(axis=0)
     return tuple(
-        math.sqrt(float(norms[low:high].mean()))
-        for low, high in itertools.pairwise(edges)
+        math.sqrt(float(norms[low:high].mean())) for low, high in itertools.pairwise(edges)
     )
 
 
@@ -140,7 +139,8 @@ def painted(
     for cell in cells:
         if len(cell) != 2 or not all(type(at) is int for at in cell):
             raise BadInput(f"cells: {cell!r} is not [row, column] in whole numbers")
-        mask[block(*cell, row_edges, column_edges)] = keep
+        row, column = cell
+        mask[block(row, column, row_edges, column_edges)] = keep
     return mask
 
 
