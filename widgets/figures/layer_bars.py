@@ -42,10 +42,33 @@ def rows(info: LayerBars) -> list[dict[str, Any]]:
 
 def figure(info: LayerBars, mode: str = "light") -> dict[str, Any]:
     """Bars with ``customdata`` = index of the layer."""
+    values, (low, high) = info.values, _span(info)
+    made = parts.layout(
+        NAME,
+        info.title,
+        _note(info),
+        xaxis=parts.side_by_side(info.labels),
+        yaxis={
+            "title": {"text": literal(info.unit)},
+            "range": [low, high],
+            "nticks": 4,
+            "zeroline": low < 0,
+            "zerolinecolor": theme.LIGHT.edge,
+        },
+        shapes=_before(info),
+        margin={"l": 58, "b": 26},
+    )
+    if not values:
+        made["annotations"] = [note("no layers yet")]
+        made["xaxis"]["visible"] = made["yaxis"]["visible"] = False
+    return parts.picture(NAME, [_bars(info)] if values else [], made, mode)
+
+
+def _bars(info: LayerBars) -> dict[str, Any]:
     light, places = theme.LIGHT, list(range(len(info.values)))
     values = [parts.finite(value) for value in info.values]
     numbered = len(values) <= NUMBERED and not info.compare  # else they would meet the ticks
-    bars = {
+    return {
         "type": "bar",
         "x": places,
         "y": values,
@@ -66,26 +89,6 @@ def figure(info: LayerBars, mode: str = "light") -> dict[str, Any]:
             },
         },
     }
-    low, high = _span(info)
-    made = parts.layout(
-        NAME,
-        info.title,
-        _note(info),
-        xaxis=parts.side_by_side(info.labels),
-        yaxis={
-            "title": {"text": literal(info.unit)},
-            "range": [low, high],
-            "nticks": 4,
-            "zeroline": low < 0,
-            "zerolinecolor": light.edge,
-        },
-        shapes=_before(info),
-        margin={"l": 58, "b": 26},
-    )
-    if not values:
-        made["annotations"] = [note("no layers yet")]
-        made["xaxis"]["visible"] = made["yaxis"]["visible"] = False
-    return parts.picture(NAME, [bars] if values else [], made, mode)
 
 
 def _note(info: LayerBars) -> str:

@@ -62,35 +62,8 @@ def said(step: Step) -> str:
 
 def figure(info: Waterfall, mode: str = "light") -> dict[str, Any]:
     """Lying bars, joined by thin lines; ``customdata`` = index of the step."""
-    light, bars = theme.LIGHT, steps(info)
-    colours = {
-        "start": light.neutral, "up": light.accepted, "down": light.corrected,
-        "total": light.accent,
-    }  # fmt: skip
-    places = list(range(len(bars)))
-    low, high = _span(bars)
-    trace = {
-        "type": "bar",
-        "orientation": "h",
-        "y": places,
-        "base": [min(step.begin, step.end) for step in bars],
-        "x": [abs(step.end - step.begin) for step in bars],
-        "customdata": places,
-        "hovertext": [f"{literal(step.name)}: {said(step)}" for step in bars],
-        "hovertemplate": f"%{{hovertext}} {literal(info.unit)}<extra></extra>",
-        "marker": {"color": [colours[step.kind] for step in bars]},
-    }
-    words = {
-        "type": "scatter",
-        "mode": "text",
-        "y": places,
-        "x": [max(step.begin, step.end) for step in bars],
-        "text": [f" {said(step)}" for step in bars],
-        "textposition": "middle right",
-        "textfont": {"size": 11, "color": light.text},
-        "hoverinfo": "skip",
-        "cliponaxis": False,
-    }
+    bars = steps(info)
+    places, (low, high) = list(range(len(bars))), _span(bars)
     made = parts.layout(
         NAME,
         info.title,
@@ -99,7 +72,7 @@ def figure(info: Waterfall, mode: str = "light") -> dict[str, Any]:
         yaxis={
             "tickvals": places,
             "ticktext": [_tick(step) for step in bars],
-            "tickfont": {"size": 11, "color": light.text},
+            "tickfont": {"size": 11, "color": theme.LIGHT.text},
             "range": [len(bars) - 0.4, -0.6],
             "ticklabelstandoff": 6,
         },
@@ -109,7 +82,41 @@ def figure(info: Waterfall, mode: str = "light") -> dict[str, Any]:
     if not bars:
         made["annotations"] = [note("nothing changed yet")]
         made["xaxis"]["visible"] = made["yaxis"]["visible"] = False
-    return parts.picture(NAME, [trace, words] if bars else [], made, mode)
+    return parts.picture(NAME, [_lying(bars, info.unit), _words(bars)] if bars else [], made, mode)
+
+
+def _lying(bars: list[Step], unit: str) -> dict[str, Any]:
+    light = theme.LIGHT
+    colours = {
+        "start": light.neutral, "up": light.accepted, "down": light.corrected,
+        "total": light.accent,
+    }  # fmt: skip
+    places = list(range(len(bars)))
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "y": places,
+        "base": [min(step.begin, step.end) for step in bars],
+        "x": [abs(step.end - step.begin) for step in bars],
+        "customdata": places,
+        "hovertext": [f"{literal(step.name)}: {said(step)}" for step in bars],
+        "hovertemplate": f"%{{hovertext}} {literal(unit)}<extra></extra>",
+        "marker": {"color": [colours[step.kind] for step in bars]},
+    }
+
+
+def _words(bars: list[Step]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "text",
+        "y": list(range(len(bars))),
+        "x": [max(step.begin, step.end) for step in bars],
+        "text": [f" {said(step)}" for step in bars],
+        "textposition": "middle right",
+        "textfont": {"size": 11, "color": theme.LIGHT.text},
+        "hoverinfo": "skip",
+        "cliponaxis": False,
+    }
 
 
 def _tick(step: Step) -> str:

@@ -1,4 +1,4 @@
-"""The charts of the labs: empty, one-element and large data, both modes, clicks, room to read."""
+"""The charts of the labs: empty, one-element and large data, both modes, clicks, words."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import math
 from types import ModuleType
 from xml.etree import ElementTree
 
-import numpy as np
 import plotly.graph_objects as go
 import pytest
+from lab_infos import CASES, some_bars, some_curves, some_flow, some_grid, some_heat, some_steps
 
 from widgets import theme
 from widgets.figures import (
@@ -27,103 +27,12 @@ from widgets.figures import (
 from widgets.figures.curves import Curves, Line
 from widgets.views.clicks import customdata
 
-DRAW = np.random.default_rng(7)
-
-
-def lines(count: int, points: int) -> tuple[Line, ...]:
-    x = tuple(n / max(1, points) for n in range(points))
-    return tuple(
-        Line(f"criterion {n}", x, tuple(2 + n * s**2 + 0.1 for s in x)) for n in range(count)
-    )
-
-
-def some_curves(count: int, points: int) -> Curves:
-    here = (0.5, 2.2) if count else None
-    title = "Held-out loss against sparsity"
-    return Curves(title, "sparsity", "loss, nats a token", lines(count, points), here, "a note")
-
-
-def some_bars(count: int) -> layer_bars.LayerBars:
-    values = tuple(float(v) for v in DRAW.normal(size=count))
-    labels = tuple(f"{n} attention" if count < 20 else str(n) for n in range(count))
-    return layer_bars.LayerBars("Norm by layer", "norm", labels, values, values[::-1], count - 1)
-
-
-def some_heat(rows: int, columns: int, diverging: bool = False) -> heat.Heat:
-    values = tuple(tuple(float(v) for v in row) for row in DRAW.normal(size=(rows, columns)))
-    x, y = (tuple(map(str, range(n))) for n in (columns, rows))
-    return heat.Heat("Load", "expert", "layer", x, y, values, "share", "", diverging)
-
-
-def some_grid(tokens: int, layers: int, experts: int = 8) -> routing_grid.RoutingGrid:
-    first, second = DRAW.integers(0, experts, size=(2, layers, tokens)).tolist()
-    weight = DRAW.random((layers, tokens)).tolist()
-    pieces = tuple(("def", " __init__", "(", "\n", " self")[n % 5] for n in range(tokens))
-    table = (tuple(map(tuple, part)) for part in (first, second, weight))
-    marked = ((layers - 1, tokens - 1),) if tokens else ()
-    return routing_grid.RoutingGrid(pieces, tuple(range(layers)), *table, experts, marked)
-
-
-def some_flow(layers: int, experts: int) -> expert_flow.ExpertFlow:
-    pairs = [
-        (layer, one, two, float(DRAW.random() ** 4))
-        for layer in range(layers - 1)
-        for one in range(experts)
-        for two in range(experts)
-    ]
-    whole = sum(pair[3] for pair in pairs) / max(1, layers - 1)
-    shares = tuple((*pair[:3], pair[3] / whole) for pair in pairs)
-    return expert_flow.ExpertFlow(shares, experts, tuple(range(layers)))
-
-
-def some_steps(count: int) -> waterfall.Waterfall:
-    names = ("plain", "LoRA on target", "mask 50 %", "draft re-aligned")
-    steps = tuple((names[n % 4], 0.6 if n == 0 else 0.05 * (-1) ** n) for n in range(count))
-    return waterfall.Waterfall("Acceptance, step by step", "acceptance", steps, "a note")
-
-
-CASES = {
-    "curves": (curves, [some_curves(0, 0), some_curves(1, 1), some_curves(6, 400)]),
-    "spectrum": (spectrum, [spectrum.Spectrum("Singular values", lines(n, m)) for n, m in
-                            ((0, 0), (1, 1), (3, 512))]),
-    "layer_bars": (layer_bars, [some_bars(0), some_bars(1), some_bars(80)]),
-    "heat": (heat, [some_heat(0, 0), some_heat(1, 1, True), some_heat(32, 2000)]),
-    "routing_grid": (routing_grid, [some_grid(0, 0), some_grid(1, 1), some_grid(600, 16, 64)]),
-    "expert_flow": (expert_flow, [some_flow(0, 0), some_flow(2, 1), some_flow(16, 16)]),
-    "waterfall": (waterfall, [some_steps(0), some_steps(1), some_steps(30)]),
-}  # fmt: skip
 SIZES = ("empty", "one", "large")
 EVERY = [
     pytest.param(module, info, id=f"{name}-{size}")
     for name, (module, infos) in CASES.items()
     for size, info in zip(SIZES, infos, strict=True)
 ]
-USUAL = {
-    "curves": (curves, some_curves(5, 10)),
-    "curves with a long heading": (
-        curves,
-        some_curves(2, 10)._replace(
-            title="Acceptance of the drafter against the strength of every adapter that is on",
-            note="every point is the mean of the sum of min(p, q) over all held-out places",
-        ),
-    ),
-    "curves with long names": (
-        curves,
-        Curves("Acceptance against strength", "strength", "acceptance", tuple(
-            line._replace(name=name) for line, name in zip(
-                lines(3, 9), ("target + adapter, draft plain", "both adapted", "neither"),
-                strict=True)), (0.4, 2.1), "sum of min(p, q) over held-out places"),
-    ),
-    "spectrum": (spectrum, spectrum.Spectrum("Singular values, layer 3", lines(2, 16))),
-    "layer_bars": (layer_bars, some_bars(6)),
-    "layer_bars of 32": (layer_bars, some_bars(32)),
-    "heat": (heat, some_heat(6, 8)),
-    "heat, diverging": (heat, some_heat(6, 8, True)),
-    "heat, wide": (heat, some_heat(12, 60)),
-    "routing_grid": (routing_grid, some_grid(24, 6)),
-    "expert_flow": (expert_flow, some_flow(6, 8)),
-    "waterfall": (waterfall, some_steps(4)),
-}  # fmt: skip
 
 
 def test_every_chart_is_here():
@@ -307,89 +216,3 @@ def test_a_zero_has_no_logarithm():
 )  # fmt: skip
 def test_numbers_in_cells_are_short(value, shown):
     assert heat.brief(value) == shown
-
-
-# ---- colours -------------------------------------------------------------------------------------
-
-# Machado, Oliveira, Fernandes 2009, severity 1: what each kind of eye sees, in linear RGB.
-EYES = {
-    "usual": np.eye(3),
-    "protan": np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
-    "deutan": np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
-}
-
-
-def lab(colour: str, eye: np.ndarray) -> np.ndarray:
-    s = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
-    linear = np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4)
-    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-    x, y, z = np.array(to_xyz) @ np.clip(eye @ linear, 0, 1) / [0.9505, 1, 1.089]
-    fx, fy, fz = (v ** (1 / 3) if v > 0.008856 else 7.787 * v + 16 / 116 for v in (x, y, z))
-    return np.array([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)])
-
-
-@pytest.mark.parametrize("eye", EYES)
-def test_experts_colours_can_be_told_apart(eye):
-    for one, other in itertools.combinations(chart_parts.CYCLE, 2):
-        gap = np.linalg.norm(lab(one, EYES[eye]) - lab(other, EYES[eye]))
-        assert gap > 12, (one, other, gap)
-
-
-def test_experts_keep_their_colour_in_the_dark():
-    assert not set(chart_parts.CYCLE) & set(theme.swap_table())
-
-
-def test_lines_differ_in_more_than_colour():
-    looks = [chart_parts.look(n) for n in range(2 * len(chart_parts.LOOKS))]
-    assert len({(look.dash, look.symbol) for look in looks}) == len(looks)
-    first = looks[: len(chart_parts.LOOKS)]
-    assert len({look.colour for look in first}) == len({look.dash for look in first}) == len(first)
-
-
-# ---- room for every label, in a browser ----------------------------------------------------------
-
-BOXES = """
-([figure, width, height]) => {
-  const place = document.getElementById('g');
-  place.style.cssText = `width:${width}px;height:${height}px`;
-  return Plotly.newPlot(place, figure.data, { ...figure.layout, autosize: false, width, height },
-    { ...figure.config, displayModeBar: false }).then(() => {
-      const kinds = ['.gtitle', '.xtick text', '.ytick text', '.xtitle', '.ytitle', '.legendtext',
-        '.annotation-text', '.heatmap-label text', '.textpoint text', '.bartext', '.cbaxis text'];
-      const found = [];
-      for (const kind of kinds) for (const node of place.querySelectorAll(kind)) {
-        const box = node.getBoundingClientRect();
-        if (box.width && node.textContent.trim()) found.push([kind, node.textContent, box.left,
-          box.top, box.right, box.bottom]);
-      }
-      Plotly.purge(place);
-      return found;
-    });
-}
-"""
-
-
-@pytest.fixture(scope="module")
-def plotly_page(chromium):
-    page = chromium.new_page(viewport={"width": 700, "height": 400})
-    page.route("http**", lambda route: route.abort())
-    page.set_content('<body style="margin:0"><div id="g"></div>')
-    page.add_script_tag(content=export.plotly_js())
-    yield page
-    page.close()
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [340, 500])
-@pytest.mark.parametrize("name", USUAL)
-def test_labels_neither_touch_nor_leave_the_picture(plotly_page, name, width):
-    module, info = USUAL[name]
-    found = plotly_page.evaluate(BOXES, [module.figure(info), width, 260])
-    assert len(found) > 3
-    for kind, text, left, top, right, bottom in found:
-        inside = left >= -1 and top >= -1 and right <= width + 1 and bottom <= 261
-        assert inside, f"{kind} {text!r} leaves the picture: {left, top, right, bottom}"
-    for one, other in itertools.combinations(found, 2):
-        across = min(one[4], other[4]) - max(one[2], other[2])
-        down = min(one[5], other[5]) - max(one[3], other[3])
-        assert across < 1.5 or down < 2.5, f"{one[:2]} touches {other[:2]}"
