@@ -6,6 +6,7 @@ Example:
     >>> widgets.VerifierLab()                      # every rule on one p and q  # doctest: +SKIP
     >>> widgets.WhatIf()                           # a recorded run, changed  # doctest: +SKIP
     >>> widgets.AdapterLab()                       # adapters, trained and weighed  # doctest: +SKIP
+    >>> widgets.PruningLab()                       # masks, painted or computed  # doctest: +SKIP
     >>> widgets.ExpertLab("zoo:moe")               # who goes to which expert    # doctest: +SKIP
     >>> widgets.show("run.json")                   # a saved trace, no model      # doctest: +SKIP
 
@@ -21,11 +22,12 @@ _HOMES = {
     "AdapterLab": "widgets.labs.adapters.lab",
     "DecodeLab": "widgets.labs.decode.lab",
     "ExpertLab": "widgets.labs.experts.lab",
+    "PruningLab": "widgets.labs.pruning.lab",
     "VerifierLab": "widgets.labs.verifier.lab",
     "WhatIf": "widgets.labs.what_if.lab",
     "show": "widgets.labs.decode.lab",
 }
-__all__ = ["AdapterLab", "DecodeLab", "ExpertLab", "VerifierLab", "WhatIf", "show"]
+__all__ = ["AdapterLab", "DecodeLab", "ExpertLab", "PruningLab", "VerifierLab", "WhatIf", "show"]
 
 
 def __getattr__(name: str) -> Any:

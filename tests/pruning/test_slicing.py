@@ -53,9 +53,18 @@ def test_sliced_and_masked_agree(family):
         masked = logits(model)
     small = sliced(model, masks)
     assert small.parameters < 0.85 * model.parameters
+    assert small.network.config.tie_word_embeddings == model.network.config.tie_word_embeddings
     assert float((logits(small) - masked).abs().max()) <= 1e-5 * float(masked.abs().max())
     assert not torch.allclose(masked, before, atol=1e-3)
     assert torch.equal(logits(model), before)
+
+
+def test_a_tied_head_stays_tied():
+    network = checkpoints.tiny_network("llama", tie_word_embeddings=True).requires_grad_(False)
+    model = Model("tied", network, None, anatomy_of(network))
+    masks = MaskSet(parts={"layers": torch.tensor([True, False, True])})
+    lost = sum(p.numel() for p in network.model.layers[1].parameters())
+    assert sliced(model, masks).parameters == model.parameters - lost
 
 
 def test_a_dropped_layer_is_the_identity():

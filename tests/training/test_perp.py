@@ -107,6 +107,17 @@ def test_what_was_learnt_can_be_put_back_and_taken_off():
     assert isinstance(done, Recovery) and masks.density < 0.5
 
 
+def test_undo_after_training_finds_the_weights_where_they_were():
+    model, masks = pruned_tiny()
+    before, edit = logits(model), Edit()
+    for number in model.network.parameters():
+        edit.keep(number.detach())
+    perp(model, masks, ROWS, PerpSettings(steps=3))
+    assert not torch.equal(logits(model), before)
+    edit.undo()
+    assert torch.equal(logits(model), before)
+
+
 def test_stopping_keeps_what_is_there_and_divergence_ends_it():
     model, masks = pruned_tiny()
     heard: list[int] = []

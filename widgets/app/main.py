@@ -53,6 +53,15 @@ def adapters_page() -> pn.Template:
     return _board(lab, "/adapters")
 
 
+def pruning_page() -> pn.Template:
+    """A fresh pruning lab; ``?model=FOLDER&draft=`` opens it on a model of your own."""
+    from widgets.labs.pruning.controller import PruningLab
+
+    lab = PruningLab(_asked("model", "zoo:target"), _asked("draft", "zoo:draft"))
+    pn.state.onload(lab.warm)
+    return _board(lab, "/pruning")
+
+
 def experts_page() -> pn.Template:
     """A fresh expert lab; ``?model=FOLDER&draft=`` opens it on a mixture of your own."""
     from widgets.labs.experts.controller import ExpertLab
@@ -96,6 +105,7 @@ def serve(port: int = 5006, address: str = "127.0.0.1", show: bool = False) -> N
             "verifier": verifier_page,
             "what-if": what_if_page,
             "adapters": adapters_page,
+            "pruning": pruning_page,
             "experts": experts_page,
         },
         port=port,

@@ -87,6 +87,7 @@ PAGES = {
     "/verifier": "Verifier",
     "/what-if": "What if",
     "/adapters": "Adapters",
+    "/pruning": "Pruning",
     "/experts": "Experts",
 }
 

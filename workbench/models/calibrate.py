@@ -21,8 +21,9 @@ from torch.nn import functional as F
 
 from workbench.core.errors import BadInput
 from workbench.core.pruning import Stats
-from workbench.models.corpus import part_of
+from workbench.models.corpus import part_of, read_corpus
 from workbench.models.model import Model
+from workbench.models.store import SUFFIXES
 from workbench.models.units import Matrix, layers_of, matrices
 
 _BATCH_ROWS = 8
@@ -70,6 +71,26 @@ def standard_texts(least_letters: int = 60_000) -> list[str]:
         if sum(map(len, texts)) >= least_letters:
             break
     return texts
+
+
+def texts_from(place: str) -> list[str]:
+    """Text of a file, or of every text file in a folder.
+
+    Raises:
+        BadInput: neither, or nothing in it that is text.
+    """
+    path = Path(place).expanduser()
+    if path.is_file():
+        try:
+            return [path.read_text(encoding="utf-8")]
+        except UnicodeDecodeError:
+            raise BadInput(f"text={place!r}: is no UTF-8 text; name another file") from None
+    if not path.is_dir():
+        raise BadInput(f"text={place!r}: no such file or folder; leave it empty for the library")
+    try:
+        return [file.text for file in read_corpus(path, SUFFIXES)]
+    except FileNotFoundError as error:
+        raise BadInput(f"text={place!r}: {error}") from None
 
 
 class Walk:

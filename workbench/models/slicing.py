@@ -99,6 +99,7 @@ def sliced(model: Model, masks: MaskSet, weights: Any = None) -> Model:
     with apply_masks(model, masks, weights), torch.inference_mode(False), no_init_weights():
         small = AutoModelForCausalLM.from_config(config, dtype=model.torch_dtype)
         state = _state(model, cut)
+        small.tie_weights()
         _fill(small, state, model.name)
     small = small.to(model.torch_device).eval().requires_grad_(False)
     small.generation_config = copy.deepcopy(model.network.generation_config)

@@ -203,6 +203,6 @@ def expanded(model: Model, masks: MaskSet) -> MaskSet:
     if "layers" in masks.parts:
         lost = {i for i, kept in enumerate(masks.parts["layers"].tolist()) if not kept}
         for matrix in every.values():
-            if matrix.layer in lost and matrix.role in OUTPUTS:
+            if matrix.layer in lost:  # those that write would do; the rest is idle then
                 drop(matrix, torch.ones(len(matrix.weight), dtype=torch.bool), None)
     return MaskSet(grown, masks.parts, masks.fingerprint, masks.note)

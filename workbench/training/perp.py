@@ -159,6 +159,7 @@ def updated(model: Model, masks: MaskSet, settings: PerpSettings) -> Iterator[li
     network.requires_grad_(False)
     chosen: list[Any] = list(norms_of(network).values()) if settings.norms else []
     places = [] if settings.variant == "none" else _trained(model)
+    homes = [one.module.weight.data for one in places]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         for one in places:
@@ -175,9 +176,12 @@ def updated(model: Model, masks: MaskSet, settings: PerpSettings) -> Iterator[li
         yield chosen
     finally:
         with torch.no_grad():
-            for one in places:
+            for one, home in zip(places, homes, strict=True):
                 one.module.parametrizations.weight[0].merging = True
                 parametrize.remove_parametrizations(one.module, "weight")
+                weight: Any = one.module.weight
+                home.copy_(weight)  # torch gave it other memory, where no undo looks
+                weight.data = home
         network.requires_grad_(False)
         network.eval()
 

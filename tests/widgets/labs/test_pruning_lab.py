@@ -1,0 +1,265 @@
+"""The pruning lab's controller on a tiny checkpoint: criteria, brush, sweeps, files, undo."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from widgets.labs.board_lab import BoardLab
+from widgets.labs.pruning import form
+from widgets.labs.pruning.controller import PruningLab
+from workbench.core.masks import MaskSet
+from workbench.models.load import load
+from workbench.testing.checkpoints import write_checkpoint
+
+TEXTS = ["def f(self, x):\n    return self.x + x\n" * 4, "class A:\n    pass\n" * 8]
+
+
+class TinyLab(PruningLab):
+    """On short texts."""
+
+    def texts(self):
+        return TEXTS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return str(write_checkpoint(tmp_path_factory.mktemp("pruned"), "llama"))
+
+
+@pytest.fixture
+def lab(folder):
+    made = TinyLab(folder, draft="")
+    made.warm()
+    settled(made)
+    yield made
+    made.close()
+
+
+def settled(lab) -> None:
+    assert lab.worker.wait(90), lab.status
+    assert lab._error == ""
+
+
+def weights(lab) -> list[torch.Tensor]:
+    return [p.clone() for p in lab.model.network.parameters()]
+
+
+def same(a, b) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_importing_the_controller_imports_no_ui_library():
+    code = (
+        "import sys, widgets.labs.pruning.controller as c;"
+        "c.PruningLab().contents();"
+        "bad = {'panel', 'bokeh', 'ipywidgets', 'plotly', 'anywidget'};"
+        "sys.exit(str(bad & set(sys.modules)) if bad & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_ratio_moves_the_dials_and_reset_is_bit_exact(lab):
+    first = weights(lab)
+    assert lab.now.loss_nats == lab.before.loss_nats and lab.sweeps.here.acceptance > 0.999
+    assert lab.change("ratio", 0.5)
+    settled(lab)
+    assert lab.now.loss_nats != lab.before.loss_nats and lab.full.density == pytest.approx(0.5)
+    assert lab.sweeps.here.acceptance < 0.999 and "magnitude, row" in lab.contents()["facts"]
+    pruned = weights(lab)
+    lab.undo()
+    settled(lab)
+    assert same(weights(lab), first) and lab.now.loss_nats == lab.before.loss_nats
+    lab.redo()
+    settled(lab)
+    assert same(weights(lab), pruned)
+    lab.reset()
+    settled(lab)
+    assert same(weights(lab), first)
+
+
+def test_a_layer_has_a_ratio_of_its_own(lab):
+    lab.change("ratio", 0.5)
+    lab.change("layer", 1)
+    assert lab.settings["ratio.1"] == 0.5  # as all others until it is set
+    assert lab.change("ratio.1", 0.0)
+    settled(lab)
+    assert lab._kept == pytest.approx([0.5, 1.0, 0.5])
+    assert not lab.change("ratio", 1.0) and "0.95" in lab.contents()["error"]
+
+
+@pytest.mark.parametrize("name", ["wanda", "sparsegpt", "cfsp", "heads", "layers"])
+def test_every_criterion_runs_and_can_be_taken_back(lab, name):
+    first = weights(lab)
+    lab.change("pruner", name)
+    lab.change("ratio", 0.5)
+    settled(lab)
+    assert not same(weights(lab), first)
+    assert ("cut" in lab.verbs()) == (name in ("cfsp", "heads", "layers"))
+    lab.reset()
+    settled(lab)
+    assert same(weights(lab), first)
+
+
+def test_painting_prunes_restores_and_is_undone(lab):
+    first, name = weights(lab), "model.layers.0.self_attn.q_proj"
+    assert lab.settings["matrix"] == "q_proj" and lab.image().values.shape == (64, 64)
+    lab.handle("canvas", {"kind": "paint", "cells": [[0, 0], [3, 5]], "keep": False})
+    settled(lab)
+    weight = lab.model.network.get_parameter(f"{name}.weight")
+    assert weight[0, 0] == 0 == weight[3, 5] and (weight == 0).sum() == 2
+    assert lab.contents()["canvas"]["data"]["kept"].count(0) == 2
+    assert lab.now.loss_nats != lab.before.loss_nats
+    lab.handle("canvas", {"kind": "paint", "cells": [[3, 5]], "keep": True})
+    settled(lab)
+    assert weight[3, 5] == first[1][3, 5] != 0 and (weight == 0).sum() == 1
+    lab.reset()
+    settled(lab)
+    assert same(weights(lab), first)
+
+
+def test_a_stroke_over_neurons_heads_and_layers(lab):
+    for where, cells in (("neurons", [[1, 4]]), ("groups", [[2, 1]]), ("layers", [[0, 0]])):
+        lab.change("matrix", where)
+        lab.handle("canvas", {"kind": "paint", "cells": cells, "keep": False})
+        settled(lab)
+    parts = lab.masks.parts
+    assert parts["neurons.1"].tolist().index(False) == 4 and parts["groups.2"].tolist() == [1, 0]
+    assert parts["layers"].tolist() == [False, True, True] and lab._kept[0] == 0
+    assert lab.model.anatomy.layers[1].mlp.up_proj.weight[4].abs().sum() == 0
+
+
+def test_foreign_events_change_nothing(lab):
+    for event in ({}, {"kind": "paint", "cells": [[0]]}, {"kind": "paint", "cells": [[99, 0]]}):
+        lab.handle("canvas", event)
+    lab.handle("bars", {"customdata": "x"})
+    assert lab.strokes == ()
+
+
+def test_masks_are_saved_opened_and_refused(lab, tmp_path):
+    lab.change("folder", str(tmp_path / "out"))
+    lab.change("ratio", 0.3)
+    settled(lab)
+    lab.save()
+    data = (tmp_path / "out" / "mask.safetensors").read_bytes()
+    assert MaskSet.from_bytes(data) == lab.masks
+    loss = lab.now.loss_nats
+    lab.reset()
+    settled(lab)
+    assert lab.open(data, "mask.safetensors")
+    settled(lab)
+    assert lab.now.loss_nats == loss
+    other = MaskSet({"model.layers.0.self_attn.q_proj": torch.ones(3, 3, dtype=torch.bool)})
+    assert not lab.open(other.to_bytes(), "x") and "3x3" in lab.contents()["error"]
+    assert not lab.open(b"nothing", "x") and "is no saved mask" in lab.contents()["error"]
+
+
+def test_what_is_left_is_cut_out(lab, tmp_path):
+    lab.change("folder", str(tmp_path))
+    lab.change("pruner", "cfsp")
+    lab.change("ratio", 0.5)
+    settled(lab)
+    lab.cut()
+    settled(lab)
+    small = load(str(tmp_path / "checkpoint"))
+    assert small.parameters == lab._cut < lab.model.parameters
+    assert (
+        "checkpoint" in lab.contents()["dials"] and "of the whole model" in lab.contents()["dials"]
+    )
+
+
+def test_layers_and_curves_are_measured_and_leave_no_trace(lab):
+    lab.change("ratio", 0.5)
+    settled(lab)
+    before = weights(lab)
+    lab.harm()
+    settled(lab)
+    assert len(lab.sweeps.harm) == 3 and lab.settings["bars"] == form.BARS[1]
+    assert lab.contents()["bars"]["data"][0]["y"][1] == pytest.approx(
+        lab.sweeps.harm[1].loss_nats - lab.sweeps.dense.loss_nats
+    )
+    lab.curves()
+    settled(lab)
+    assert same(weights(lab), before)
+    for name, points in lab.sweeps.curves.items():
+        assert points[0].sparsity == 0 and points[0].acceptance == pytest.approx(1, abs=1e-5), name
+        assert points[-1].sparsity > 0.3 and points[-1].acceptance < 1
+    assert len(lab.sweeps.curves) == 6
+    lab.handle("bars", {"customdata": 2})
+    assert lab.settings["layer"] == 2
+
+
+def test_retraining_keeps_the_zeros_and_is_one_step_back(lab):
+    lab.change("ratio", 0.5)
+    settled(lab)
+    loss, before = lab.now.loss_nats, weights(lab)
+    lab.change("steps", 10)
+    lab.retrain()
+    settled(lab)
+    done = lab.sweeps.retrained[0].recovery
+    assert lab.now.loss_nats < loss and done.zeros_before == done.zeros_after
+    assert "Retrained" in lab.contents()["facts"]
+    lab.undo()
+    settled(lab)
+    assert same(weights(lab), before)
+    lab.redo()
+    lab.change("ratio", 0.7)  # another mask: what was learnt under the old one is left out
+    settled(lab)
+    assert lab._retrained() is None and lab.full.density == pytest.approx(
+        20 / 64
+    )  # 44 of 64 inputs
+
+
+def test_a_cpu_says_that_two_of_four_is_no_faster(lab):
+    lab.change("pattern.weights", "2:4")
+    lab.change("ratio", 0.5)
+    settled(lab)
+    assert "no speed-up exists here" in lab.contents()["facts"] and "speed" in lab.verbs()
+    lab.speed()
+    assert lab.worker.wait(60) and "no fast kernel on a CPU" in lab.contents()["error"]
+
+
+def test_calibration_text_of_ones_own(lab, tmp_path):
+    lab.change("pruner", "wanda")
+    lab.change("ratio", 0.5)
+    settled(lab)
+    for name, text in (("empty.txt", ""), ("line.txt", "x = 1")):
+        (tmp_path / name).write_text(text)
+        lab.change("text", str(tmp_path / name))
+        assert lab.worker.wait(60) and "calibration text" in lab.contents()["error"]
+    lab.change("text", str(tmp_path / "missing.txt"))
+    assert lab.worker.wait(60) and "no such file" in lab.contents()["error"]
+    (tmp_path / "good.txt").write_text("value = [x for x in range(10)]\n" * 80)
+    lab.change("text", str(tmp_path / "good.txt"))
+    settled(lab)
+    assert lab.full.density == pytest.approx(0.5)
+
+
+def test_a_loaded_model_is_given_back_and_a_mixture_can_be_pruned(tmp_path):
+    model = load(str(write_checkpoint(tmp_path, "mixtral")))
+    first = [p.clone() for p in model.network.parameters()]
+    lab = TinyLab(model, draft="")
+    lab.change("pruner", "wanda")
+    lab.change("ratio", 0.5)
+    lab.measure()
+    settled(lab)
+    assert not same(list(model.network.parameters()), first)
+    assert "experts" in "".join(lab.masks.weights)
+    lab.change("pruner", "cfsp")
+    assert lab.worker.wait(60) and "gated MLP" in lab.contents()["error"]
+    lab.close()
+    assert same(list(model.network.parameters()), first)
+
+
+def test_a_notebook_shows_widgets_and_a_page_without_a_kernel_shows_text():
+    lab = BoardLab(PruningLab())
+    try:
+        bundle, _ = lab._repr_mimebundle_()
+        assert "application/vnd.jupyter.widget-view+json" in bundle
+        assert "nothing pruned yet" in bundle["text/html"]
+    finally:
+        lab.close()
