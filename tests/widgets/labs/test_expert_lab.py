@@ -35,7 +35,7 @@ def model(tmp_path_factory):
 @pytest.fixture
 def lab(model):
     made = ExpertLab(model, draft="", text=TEXT)
-    made.texts = lambda: [TEXT, "import re\n" * 4, "def f(a, b):\n    return a\n"]
+    made.texts = lambda: [TEXT, "import re\n" * 4, "def f(a, b):\n    return a\n" * 40]
     made.warm()
     assert not settle(made)
     yield made

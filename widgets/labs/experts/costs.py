@@ -16,6 +16,7 @@ from workbench.models.routers import expert_bytes, record_routing
 
 TREE_SIZES = (1, 2, 4, 8, 16)
 NEW_TOKENS = 24
+SEEN_TOKENS = 512  # of each text that the predictor learns from
 
 
 @dataclass
@@ -53,7 +54,8 @@ class Costs:
     ) -> None:
         """Fit the predictor on other texts, where it is not yet, and replay the record."""
         if self.predictor is None or self.predictor.kind != flow.predictor:
-            seen = [record_routing(model, model.encode(text)) for text in texts]
+            most = min(SEEN_TOKENS, model.context_tokens)
+            seen = [record_routing(model, model.encode_all(text)[:most]) for text in texts]
             embedding = model.network.get_input_embeddings().weight
             self.predictor = flow.fit(embedding, seen, task.timed("Fitting the predictor"))
         size, predictor = expert_bytes(model.network), self.predictor
