@@ -40,6 +40,14 @@ def test_an_expert_banned_changes_the_dial(open_page, address, shots, dark):
     expect(page.locator(LOSS).first).to_have_text(before, timeout=60_000)
 
 
+def test_it_opens_on_the_embedded_mixture_with_acceptance(open_page, app_url, shots):
+    page = open_page(f"{app_url}experts")
+    acceptance = page.locator("[data-dials] .dw-dial:nth-child(2) .dw-big").first
+    expect(acceptance).to_contain_text(re.compile(r"0\.\d"), timeout=120_000)
+    expect(page.get_by_text("8 experts by token and layer")).to_be_visible()
+    page.screenshot(path=shots / "experts-embedded.png")
+
+
 def test_a_click_on_the_grid_selects_token_and_layer(open_page, address, shots):
     page = open_page(address)
     heading = page.get_by_text("experts by token and layer")
