@@ -47,8 +47,8 @@ class PruningLab(PruningWork):
     )
     bands: tuple[tuple[Cell, ...], ...] = (
         (Cell("canvas", "canvas", 300, 1.9), Cell("facts", "html", 300, 1.0)),
-        (Cell("loss", "plot", 240), Cell("acceptance", "plot", 240), Cell("bars", "plot", 240)),
-        (DIALS,),
+        (Cell("loss", "plot", 260), Cell("acceptance", "plot", 260)),
+        (Cell("bars", "plot", 200), DIALS._replace(share=1.5)),
     )
     accepts = ".safetensors"
     opens = "Open a saved mask"

@@ -56,7 +56,7 @@ def sections(now: Mapping[str, Any], layers: int, roles: tuple[str, ...]) -> tup
         at = Knob("layer", "int", 0, 0, max(1, layers - 1), help="Whose matrix is shown.")
         own = replace(share, name="layer_ratio", default=ratio, help="Of this layer alone.")
         look.append(Field("layer", at, "lab"))
-        look.append(Field(f"ratio.{layer}", own, "lab", f"ratio of layer {layer}"))
+        look.append(Field(f"ratio.{layer}", own, "lab", "its own ratio"))
     return (
         Section("What goes", tuple(what)),
         Section("Canvas", tuple(look)),
@@ -80,7 +80,7 @@ def _files() -> tuple[Field, ...]:
     folder = Knob("folder", "text", "pruned", help="Where masks and cut-out checkpoints go.")
     bars = Knob("bars", "choice", BARS[0], choices=BARS, help="What the bars of layers show.")
     return (
-        Field("text", text, "lab", "calibration text"),
+        Field("text", text, "lab", "calibrate on"),
         Field("folder", folder, "lab"),
         Field("bars", bars, "lab", "layer bars"),
     )

@@ -38,7 +38,7 @@ def image(sheet: Sheet, kept: np.ndarray) -> mask_image.MaskImage:
 def _lines(sweeps: Sweeps, field: str) -> tuple[Line, ...]:
     return tuple(
         Line(
-            find_method("pruner", name).title,
+            find_method("pruner", name).title.partition(" (")[0],
             tuple(point.sparsity for point in points),
             tuple(getattr(point, field) for point in points),
         )

@@ -68,7 +68,8 @@ def with_strokes(model: Model, masks: MaskSet, strokes: Sequence[Stroke]) -> Mas
         for top, bottom, left, right in stroke.blocks:
             mask[top:bottom, left:right] = stroke.keep
         weights[stroke.name] = mask
-    return MaskSet(weights, parts, masks.fingerprint, masks.note)
+    note = ", ".join(filter(None, (masks.note, "painted by hand" if strokes else "")))
+    return MaskSet(weights, parts, masks.fingerprint, note)
 
 
 def _across(stroke: Stroke, parts: dict, shapes: Mapping[str, tuple[int, ...]]) -> None:
