@@ -15,7 +15,7 @@ from workbench.models.model import Model
 from workbench.models.store import SUFFIXES
 
 LEAST_ROWS, LEAST_LINES = 4, 2
-_HELD_OUT = 8  # one of so many files, or of so many rows
+_HELD_OUT = 8  # one token of so many, or one row
 
 
 class Texts(NamedTuple):
@@ -34,8 +34,8 @@ def read_texts(
 ) -> Texts:
     """Rows of a family (asyncio, email, json) or of the text files of a folder.
 
-    One file of eight is measured on and never learnt from; where there are fewer than four files,
-    one row of eight. Rows are shorter where there is little text.
+    Whole files, about an eighth of the tokens, are measured on and never learnt from; where no file
+    is small enough for that, one row of eight. Rows are shorter where there is little text.
 
     Raises:
         BadInput: no such family or folder, no text, a single line, or too little for a few rows.
@@ -47,28 +47,43 @@ def read_texts(
             f"data={source!r}: holds {lines} line{'s' * (lines != 1)} of text; an adapter needs"
             " some pages to learn from"
         )
-    ordered = sorted(files, key=lambda file: hashlib.sha256(file.path.encode()).digest())
-    parts = ([], []) if len(ordered) >= 4 else None
-    stream: list[int] = []
-    for index, file in enumerate(ordered):
-        ids = model.encode_all(file.text)
-        (stream if parts is None else parts[index % _HELD_OUT == 0]).extend(ids)
-        if sum(map(len, parts or (stream,))) >= most_tokens:
-            break
-    total = sum(map(len, parts or (stream,)))
+    documents = _documents(files, model, most_tokens)
+    total = sum(map(len, documents))
     length = min(row_tokens, model.context_tokens, total // (2 * LEAST_ROWS))
     if length < 8:
         raise BadInput(
             f"data={source!r}: {total} tokens are too few; give at least {16 * LEAST_ROWS}"
         )
-    if parts is None or min(map(len, parts)) < length:
-        rows = _rows(stream if parts is None else [*parts[0], *parts[1]], length)
+    learnt, measured = _split(documents, total // _HELD_OUT)
+    if min(len(learnt), len(measured)) < length:
+        rows = _rows([*learnt, *measured], length)
         held = torch.arange(len(rows)) % _HELD_OUT == _HELD_OUT // 2
-        train, measured = rows[~held], rows[held]
+        train, held_out = rows[~held], rows[held]
     else:
-        train, measured = _rows(parts[0], length), _rows(parts[1], length)
-    said = f"{source}: {len(files)} files, {train.numel()} tokens to learn from"
-    return Texts(train, measured, said)
+        train, held_out = _rows(learnt, length), _rows(measured, length)
+    said = f"{source}: {len(documents)} files, {train.numel()} tokens to learn from"
+    return Texts(train, held_out, said)
+
+
+def _documents(files: list[SourceFile], model: Model, most_tokens: int) -> list[list[int]]:
+    """Token ids of the files in an order that is anything but alphabetical."""
+    found, total = [], 0
+    for file in sorted(files, key=lambda file: hashlib.sha256(file.path.encode()).digest()):
+        found.append(model.encode_all(file.text)[: most_tokens - total])
+        total += len(found[-1])
+        if total >= most_tokens:
+            break
+    return found
+
+
+def _split(documents: list[list[int]], wanted: int) -> tuple[list[int], list[int]]:
+    """Whole documents to measure on, about ``wanted`` tokens of them, and the rest to learn."""
+    learnt: list[int] = []
+    measured: list[int] = []
+    for ids in documents:
+        fits = len(measured) < wanted and len(measured) + len(ids) <= 1.5 * wanted
+        (measured if fits else learnt).extend(ids)
+    return learnt, measured
 
 
 def _files(source: str) -> list[SourceFile]:
