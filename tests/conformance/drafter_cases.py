@@ -10,7 +10,8 @@ import pytest
 from workbench.core.errors import Mismatch
 from workbench.core.method import make_method, methods
 from workbench.core.sampling import Sampling
-from workbench.testing.drafter_suite import DrafterSuite, walks_the_target
+from workbench.testing.drafter_runs import walks_the_target
+from workbench.testing.drafter_suite import DrafterSuite
 from workbench.testing.tiny_network import tiny_network
 from workbench.testing.variants import name_of, variants
 

@@ -11,7 +11,7 @@ from drafter_cases import DEFAULTS, SAMPLED, pairs, suite_of, unless_refused
 
 from workbench.core.sampling import Sampling
 from workbench.testing import oracles
-from workbench.testing.drafter_suite import PROMPT
+from workbench.testing.drafter_runs import PROMPT
 
 
 @pairs

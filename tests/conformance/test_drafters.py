@@ -8,7 +8,8 @@ from drafter_cases import ANY, DEFAULTS, SAMPLED, SETTINGS, every_drafter, suite
 from workbench.core.decoding import Need
 from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
-from workbench.testing.drafter_suite import BUDGETS, walks_the_target
+from workbench.testing.drafter_runs import walks_the_target
+from workbench.testing.drafter_suite import BUDGETS
 from workbench.testing.toy_models import ToyModel
 from workbench.testing.variants import name_of
 

@@ -9,7 +9,8 @@ from workbench.core.method import make_method, methods
 from workbench.core.sampling import Sampling
 from workbench.engine.decode import Decoding
 from workbench.testing import oracles
-from workbench.testing.drafter_suite import PROMPT, Granted, check_counts, emitted, timeless
+from workbench.testing.draft_checks import check_counts
+from workbench.testing.drafter_runs import PROMPT, Granted, emitted, timeless
 from workbench.testing.toy_models import ToyModel
 from workbench.testing.variants import name_of, variants
 

@@ -15,7 +15,8 @@ from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
 from workbench.drafters.draft_tree import SAMPLERS, DraftTreeOfModel
 from workbench.engine.run import RunSettings, generate
-from workbench.testing.drafter_suite import DrafterSuite, Drive, Granted, run_rounds
+from workbench.testing.drafter_runs import Drive, Granted, run_rounds
+from workbench.testing.drafter_suite import DrafterSuite
 from workbench.testing.tiny_network import tiny_network
 from workbench.testing.toy_models import ToyModel
 

@@ -13,7 +13,7 @@ from workbench.drafters.medusa import MedusaHeads
 from workbench.models.attachments import load_attachment
 from workbench.models.blocks import BlockStore
 from workbench.testing import oracles
-from workbench.testing.drafter_suite import Drive, emitted, run_rounds
+from workbench.testing.drafter_runs import Drive, emitted, run_rounds
 from workbench.verifiers.exact_match import ExactMatch
 
 

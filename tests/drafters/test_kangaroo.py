@@ -12,7 +12,7 @@ from workbench.engine.run import RunSettings, generate
 from workbench.models.attachments import load_attachment
 from workbench.policies.fixed import Fixed
 from workbench.testing import oracles
-from workbench.testing.drafter_suite import Drive, Granted, emitted, run_rounds
+from workbench.testing.drafter_runs import Drive, Granted, emitted, run_rounds
 from workbench.testing.tiny_network import tiny_network
 from workbench.verifiers.exact_match import ExactMatch
 from workbench.verifiers.rejection import Rejection

@@ -15,7 +15,7 @@ from workbench.engine.run import RunSettings, generate
 from workbench.models.attachments import EMBEDDED, load_attachment
 from workbench.policies.fixed import Fixed
 from workbench.testing import oracles
-from workbench.testing.drafter_suite import Drive, Granted, emitted, run_rounds
+from workbench.testing.drafter_runs import Drive, Granted, emitted, run_rounds
 from workbench.verifiers.exact_match import ExactMatch
 
 RANKS = ((0.6, 0.2), (0.5, 0.2), (0.4, 0.2))

@@ -14,7 +14,7 @@ from workbench.engine.decode import Decoding, decode
 from workbench.engine.run import Run, RunSettings, generate
 from workbench.models.learner import Learner, Lesson
 from workbench.models.load import load
-from workbench.testing.drafter_suite import Granted, emitted, run_rounds, timeless
+from workbench.testing.drafter_runs import Granted, emitted, run_rounds, timeless
 from workbench.testing.tiny_network import tiny_network
 from workbench.verifiers.rejection import Rejection
 from workbench.zoo.held_out import prompts

@@ -7,7 +7,7 @@ from workbench.core.decoding import Budget
 from workbench.core.sampling import Sampling
 from workbench.drafters.prompt_lookup import PromptLookup
 from workbench.testing import oracles
-from workbench.testing.drafter_suite import Drive
+from workbench.testing.drafter_runs import Drive
 from workbench.testing.toy_models import ToyModel
 
 

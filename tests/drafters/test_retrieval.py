@@ -16,7 +16,7 @@ from workbench.engine.decode import Decoding, decode
 from workbench.engine.run import RunSettings, generate
 from workbench.models.store import Store
 from workbench.testing import oracles
-from workbench.testing.drafter_suite import Granted, emitted
+from workbench.testing.drafter_runs import Granted, emitted
 from workbench.testing.toy_models import ToyModel
 from workbench.verifiers.exact_match import ExactMatch
 

@@ -15,7 +15,8 @@ from workbench.drafters.swift import SkipSearch, Swift
 from workbench.engine.run import RunSettings, generate
 from workbench.models.load import load
 from workbench.testing import oracles
-from workbench.testing.drafter_suite import Drive, collect_drafts, emitted, run_rounds
+from workbench.testing.draft_checks import collect_drafts
+from workbench.testing.drafter_runs import Drive, emitted, run_rounds
 from workbench.testing.tiny_network import tiny_network
 from workbench.verifiers.exact_match import ExactMatch
 

@@ -8,7 +8,7 @@ from workbench.core.sampling import Sampling
 from workbench.drafters.token_recycling import TokenRecycling, template
 from workbench.policies.fixed import Fixed
 from workbench.testing import oracles
-from workbench.testing.drafter_suite import Drive, emitted, run_rounds
+from workbench.testing.drafter_runs import Drive, emitted, run_rounds
 from workbench.testing.toy_models import ToyModel
 from workbench.verifiers.exact_match import ExactMatch
 

@@ -14,7 +14,7 @@ from workbench.engine.run import RunSettings, generate
 from workbench.engine.schedules.pearl import Pearl
 from workbench.models.load import load
 from workbench.testing import oracles
-from workbench.testing.drafter_suite import Granted, emitted
+from workbench.testing.drafter_runs import Granted, emitted
 from workbench.testing.toy_models import ToyModel
 
 

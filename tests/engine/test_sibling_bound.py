@@ -16,7 +16,7 @@ from workbench.core.trace import Forwards, Limits, Ms, Round, Top
 from workbench.engine.decode import Decoding, decode
 from workbench.engine.replay import acceptance_by_law
 from workbench.engine.sibling_bound import sibling_bound
-from workbench.testing.drafter_suite import Granted
+from workbench.testing.drafter_runs import Granted
 from workbench.testing.toy_models import ToyModel
 
 V = 12

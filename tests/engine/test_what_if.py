@@ -16,7 +16,7 @@ from workbench.core.trace import Method, Trace
 from workbench.core.tree import DraftTree
 from workbench.engine.decode import Decoding, decode
 from workbench.engine.what_if import Change, kept_nodes, largest_tree, what_if
-from workbench.testing.drafter_suite import Granted
+from workbench.testing.drafter_runs import Granted
 from workbench.testing.toy_models import ToyModel
 
 V, PROMPT = 12, [0, 1, 2, 0, 1]

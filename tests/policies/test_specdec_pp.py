@@ -19,7 +19,8 @@ from workbench.policies.confidence import Confidence
 from workbench.policies.fixed import Fixed
 from workbench.policies.specdec_pp import AcceptanceHead, SpecDecPP, SpecDecState, survival
 from workbench.testing import oracles
-from workbench.testing.drafter_suite import Drive, collect_drafts
+from workbench.testing.draft_checks import collect_drafts
+from workbench.testing.drafter_runs import Drive
 from workbench.testing.oracles import Draft
 from workbench.testing.toy_models import ToyModel
 from workbench.training.features import Batch, states_of

@@ -10,183 +10,48 @@ Example:
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
 
 import torch
 
 from workbench.core.decoding import (
     Budget,
-    Context,
     Drafter,
     DraftStep,
-    Feedback,
     Need,
-    Outcome,
-    Verdict,
     Verifier,
 )
-from workbench.core.sampling import Sampling, draw
-from workbench.core.trace import Ms, Round
-from workbench.core.tree import DraftTree, shape_of
-from workbench.engine.decode import Decoding, decode, prepare
+from workbench.core.sampling import Sampling
 from workbench.models.store import Store
 from workbench.testing import oracles
-from workbench.testing.oracles import Draft
+from workbench.testing.draft_checks import (
+    check_counts,
+    check_same_text,
+    check_tree,
+    collect_drafts,
+    draws_of,
+)
+from workbench.testing.drafter_runs import (
+    PROMPT,
+    Drive,
+    Granted,
+    RefuseFirst,
+    emitted,
+    run_rounds,
+    timeless,
+    walks_the_target,
+)
 from workbench.testing.tiny_network import tiny_network
 from workbench.testing.toy_models import ToyModel
-from workbench.verifiers.exact_match import ExactMatch
 
-PROMPT = [0, 1, 2, 0, 1, 1, 2, 0, 1]
 BUDGETS = [
     Budget(depth, nodes, width)
     for depth in (0, 1, 2, 5)
     for nodes in (0, 1, 2, 7, 24)
     for width in (0, 1, 2, 8)
 ]
-NO_TIME = Ms(0.0, 0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class Granted:
-    """A length policy that grants one budget for ever."""
-
-    grant: Budget = Budget(3, 6, 3)
-
-    def init(self, ctx: Context) -> None:
-        return None
-
-    def budget(self, state: None) -> Budget:
-        return self.grant
-
-    def go(self, state: None, steps: Sequence[DraftStep]) -> bool:
-        return True
-
-    def update(self, state: None, tree: DraftTree, outcome: Outcome) -> None:
-        return None
-
-
-class RefuseFirst:
-    """Accepts nothing for some rounds (lossless: the bonus is drawn from p), then passes on."""
-
-    lossless, chains_only, name = True, False, "refuse_first"
-
-    def __init__(self, rounds: int, inner: Verifier):
-        self.left, self.inner = rounds, inner
-
-    def verify(self, tree: DraftTree, p: torch.Tensor) -> Verdict:
-        if self.left <= 0:
-            return self.inner.verify(tree, p)
-        self.left -= 1
-        stop = torch.zeros(len(tree) + 1, dtype=p.dtype)
-        stop[0] = 1
-        return Verdict(stop, lambda row: p[row], torch.zeros(len(tree), dtype=p.dtype))
-
-
-@cache
-def toy_store() -> Store:
-    """Random documents over three tokens, for drafters that look things up."""
-    generator = torch.Generator().manual_seed(5)
-    documents = [torch.randint(0, 3, (40,), generator=generator).numpy() for _ in range(6)]
-    return Store.of(documents, "toy")
-
-
-def walks_the_target(drafter: Drafter) -> bool:
-    """Whether only a network with real layers can be its target."""
-    return bool(drafter.needs & {Need.TARGET, Need.HIDDEN, Need.LEARNER, Need.TWIN})
-
-
-class Drive:
-    """A drafter at work without the engine: a context, a state and the two sessions."""
-
-    def __init__(self, drafter, target, draft, sampling: Sampling, prompt: Sequence[int] = PROMPT):
-        self.drafter, self.target = drafter, target.session()
-        run = Decoding(
-            self.target,
-            drafter,
-            ExactMatch(),
-            Granted(),
-            sampling,
-            1 << 16,
-            draft=draft.session() if Need.DRAFT in drafter.needs else None,
-            store=toy_store(),
-        )
-        self.ctx, self.capture = prepare(run, list(prompt))
-        self.state = drafter.init(self.ctx)
-
-    def propose(self, budget: Budget, seed: int | None = None) -> DraftTree:
-        """A proposal from a copy of the state, so that asking twice starts from the same place."""
-        if seed is not None:
-            self.ctx.rng = torch.Generator().manual_seed(seed)
-        length = len(self.target)
-        tree, _ = self.drafter.propose(self.ctx, copy.deepcopy(self.state), budget)
-        assert len(self.target) == length, "propose left tokens in the target's session"
-        return tree
-
-    def round(self, budget: Budget, verifier: Verifier) -> DraftTree:
-        """One whole round, as the engine does it."""
-        ctx = self.ctx
-        tree, self.state = self.drafter.propose(ctx, self.state, budget)
-        rows = [ctx.tokens[-1], *tree.tokens.tolist()]
-        parent = (-1, *(above + 1 for above in tree.parent))
-        forward = self.target.forward(rows, parent, capture=self.capture)
-        verdict = verifier.verify(tree, ctx.sampling.law(forward.logits))
-        uniforms = torch.rand(2, generator=ctx.rng, dtype=torch.float64)
-        row = int(draw(verdict.stop.double(), uniforms[0]))
-        path, bonus = tree.path_to(row), int(draw(verdict.bonus(row), uniforms[1]))
-        emitted = (*(int(tree.tokens[n]) for n in path), bonus)
-        kept = [0, *(n + 1 for n in path)]
-        self.target.commit(kept)
-        outcome = Outcome(tuple(path), bonus, emitted)
-        feedback = Feedback(tree, forward.logits, forward.hidden, outcome, ctx.tokens)
-        self.state = self.drafter.update(ctx, self.state, feedback)
-        ctx.tokens = [*ctx.tokens, *emitted]
-        if self.capture:
-            ctx.provided[Need.HIDDEN].append(forward.hidden, kept)
-        return tree
-
-
-def run_rounds(
-    target,
-    drafter: Drafter,
-    verifier: Verifier,
-    *,
-    draft=None,
-    sampling: Sampling | None = None,
-    prompt: Sequence[int] = PROMPT,
-    tokens: int = 40,
-    policy=None,
-    sessions: tuple | None = None,
-    store: Store | None = None,
-) -> list[Round]:
-    """Decode through the engine; ``sessions`` = (target, draft) reuses them."""
-    if sessions is None:
-        sessions = (target.session(), draft.session() if Need.DRAFT in drafter.needs else None)
-    run = Decoding(
-        sessions[0],
-        drafter,
-        verifier,
-        policy or Granted(),
-        sampling or Sampling(),
-        tokens,
-        draft=sessions[1],
-        store=store or toy_store(),
-    )
-    return list(decode(run, list(prompt)))
-
-
-def emitted(rounds: Sequence[Round]) -> list[int]:
-    return [token for done in rounds for token in done.emitted]
-
-
-def timeless(rounds: Sequence[Round]) -> list[dict]:
-    """Rounds without their clocks, comparable."""
-    fields = [f for f in Round.__struct_fields__ if f not in ("ms", "forward_ms")]
-    return [{name: getattr(done, name) for name in fields} for done in rounds]
 
 
 class DrafterSuite:
@@ -429,84 +294,3 @@ class DrafterSuite:
         again = timeless(self._sampled(verifier, 21, sessions=sessions))
         for one, other in zip(again, fresh, strict=True):  # a warm session saves forwards only
             assert {**one, "forwards": 0} == {**other, "forwards": 0}, "a session remembers a run"
-
-
-def check_counts(laws: torch.Tensor, text: Sequence[int], start: int) -> None:
-    """Each token occurs as often as its laws say, to five standard deviations.
-
-    Given the text so far a token is one draw of its law, so count minus summed probability is a
-    martingale whose variance is the sum of p(1-p).
-    """
-    p = laws[start - 1 : -1].double()
-    drawn = torch.zeros_like(p)
-    drawn[torch.arange(len(p)), torch.tensor(text[start:])] = 1
-    spread = (p * (1 - p)).sum(0).sqrt().clamp_min(1e-9)
-    off = ((drawn - p).sum(0) / spread).abs()
-    assert float(off.max()) < 5, f"counts are off by {off.tolist()} standard deviations"
-    assert float(p[drawn.bool()].min()) > 0, "a token that its law cannot give"
-
-
-def check_tree(tree: DraftTree, budget: Budget, ctx: Context) -> None:
-    """The proposal is within its budget and declares its laws in full."""
-    deepest, widest = max(tree.depth, default=0), 0
-    for children in shape_of(tree.parent).children:
-        widest = max(widest, len(children))
-    what = f"{len(tree)} nodes, depth {deepest}, width {widest} for {budget}"
-    assert len(tree) <= budget.nodes, what
-    assert deepest <= budget.depth, what
-    assert widest <= budget.width, what
-    assert tree.tokens.dtype == torch.long and tree.tokens.device == ctx.device
-    if not len(tree):
-        return
-    low, high = int(tree.tokens.min()), int(tree.tokens.max())
-    assert 0 <= low and high < ctx.vocab_size, f"token {low} or {high} is no token of the target"
-    if tree.drawn:
-        assert tree.probs.shape == (len(tree), ctx.vocab_size)
-        assert float(tree.probs.min()) >= 0
-        assert torch.allclose(tree.probs.sum(-1), torch.ones(len(tree), dtype=tree.probs.dtype))
-        drawn_with = tree.probs[torch.arange(len(tree)), tree.tokens]
-        assert float(drawn_with.min()) > 0, "a token that its own law cannot give"
-        if ctx.sampling.greedy:
-            assert float(drawn_with.min()) == 1, "greedy, yet the declared law is not one-hot"
-
-
-def draws_of(tree: DraftTree) -> Iterator[tuple[tuple, torch.Tensor, int]]:
-    """(history, declared law, token) of each node; history = path and earlier siblings."""
-    tokens = tree.tokens.tolist()
-    for row, children in enumerate(shape_of(tree.parent).children):
-        path = oracles.text_of(tokens, tree.parent, row - 1)
-        for place, child in enumerate(children):
-            # Drawn independently, siblings do not depend on each other, nor does their law.
-            earlier = () if tree.with_replacement else tuple(tokens[c] for c in children[:place])
-            yield (path, place, earlier), tree.probs[child], tokens[child]
-
-
-def collect_drafts(drive: Drive, budget: Budget, most_seeds: int = 6000) -> list[Draft]:
-    """Every draft that ``drive`` can propose, with the chance that its ``probs`` declare.
-
-    Raises:
-        AssertionError: the declared chances do not add up to 1 over all drafts found.
-    """
-    found: dict[tuple, Draft] = {}
-    mass = 0.0
-    for seed in range(most_seeds):
-        tree = drive.propose(budget, seed=seed)
-        key = (tuple(tree.tokens.tolist()), tree.parent)
-        if key not in found:
-            chance = 1.0
-            if tree.drawn:
-                for _, law, token in draws_of(tree):
-                    chance *= float(law[token])
-            found[key] = Draft(tree, chance)
-            mass += chance
-        if abs(mass - 1) < 1e-12:
-            return list(found.values())
-        assert mass < 1 + 1e-9, f"drafts found have a declared mass of {mass}"
-    raise AssertionError(f"{most_seeds} seeds found drafts of declared mass {mass}")
-
-
-def check_same_text(got: Sequence[int], wanted: Sequence[int], label: str) -> None:
-    """Token-identical, or the place where they part."""
-    for place, (one, other) in enumerate(zip(got, wanted, strict=False)):
-        assert one == other, f"{label}: token {place} is {one}, target-only decoding has {other}"
-    assert len(got) == len(wanted), f"{label}: {len(got)} tokens instead of {len(wanted)}"
