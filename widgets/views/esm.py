@@ -33,18 +33,30 @@ def source(name: str) -> str:
 def plotly_source() -> str:
     """plotly.js from the installed plotly package as a module that defines ``__dwPlotly`` once.
 
-    The page's own ``Plotly``, if any, is left as it was.
+    The page's own ``Plotly``, if any, is left as it was. The library is a string that the module
+    runs as a script of its own: as part of the module its 5 MB would have to be parsed before the
+    module has arrived, which JupyterLab gives two seconds.
     """
     library = (files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")
-    return (
-        "if (!globalThis.__dwPlotly) {\n"
-        "const before = globalThis.Plotly, box = { exports: {} };\n"
+    script = (
+        "{\nconst before = globalThis.Plotly, box = { exports: {} };\n"
         "(function (module, exports, define) {\n"
         f"{library}\n"
         "}).call(globalThis, box, box.exports, undefined);\n"
         "globalThis.__dwPlotly = box.exports.newPlot ? box.exports : globalThis.Plotly;\n"
         "if (before) globalThis.Plotly = before; else delete globalThis.Plotly;\n"
         "globalThis.dispatchEvent(new Event('dw-plotly'));\n"
+        "}\n"
+    )
+    return (
+        "if (!globalThis.__dwPlotly && !globalThis.__dwPlotlyComes) {\n"
+        "globalThis.__dwPlotlyComes = true;\n"
+        f"const text = new Blob([{json.dumps(script)}], {{ type: 'text/javascript' }});\n"
+        "const script = document.createElement('script');\n"
+        "script.src = URL.createObjectURL(text);\n"
+        "script.onload = () => URL.revokeObjectURL(script.src);\n"
+        "script.onerror = () => { globalThis.__dwPlotlyComes = false; };\n"
+        "document.head.append(script);\n"
         "}\n"
         "export default { render({ el }) { el.style.display = 'none'; } };\n"
     )

@@ -14,6 +14,16 @@ const PLOT_CSS = `
 .dw-plot .save button:focus-visible { outline: 2px solid var(--dw-accent); }
 `;
 
+/**
+ * Resolves when it is this chart's turn: charts are drawn one a task, because the page must answer
+ * in between. JupyterLab gives up on a view that does not start within two seconds.
+ */
+function dwTurn() {
+  const before = globalThis.__dwTurn || Promise.resolve();
+  globalThis.__dwTurn = before.then(() => new Promise((done) => setTimeout(done)));
+  return globalThis.__dwTurn;
+}
+
 /** The same figure with every light colour replaced by its dark twin. */
 function recolour(value, mode) {
   if (mode !== "dark") return value;
@@ -38,7 +48,7 @@ function render({ model, el }) {
   function draw() {
     if (state.waiting) return;
     state.waiting = true;
-    state.queue = state.queue.then(() => { state.waiting = false; return drawNow(); }).catch((error) => {
+    state.queue = state.queue.then(dwTurn).then(() => { state.waiting = false; return drawNow(); }).catch((error) => {
       waiting.hidden = false;
       waiting.textContent = `The chart could not be drawn: ${error.message || error}`;
     });
