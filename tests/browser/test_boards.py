@@ -6,6 +6,8 @@ import lab_page
 import pytest
 from playwright.sync_api import expect
 
+from widgets.app.page import PAGES
+
 pytestmark = pytest.mark.browser
 
 
@@ -84,3 +86,24 @@ def test_on_a_phone(open_page, app_url, shots, path):
     page.get_by_role("link", name="Decode").click()
     lab_page.shown(page)
     page.screenshot(path=shots / f"{path}-390.png", full_page=True)
+
+
+@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_can_be_reached_by_key_and_undo_is_always_in_sight(
+    open_page, app_url, path, width
+):
+    page = open_page(f"{app_url}{path[1:]}", width=width, height=800)
+    reset = page.get_by_role("button", name="Reset", exact=True)
+    expect(reset).to_be_visible(timeout=60_000)
+    lab_page.no_sideways_scroll(page)
+    links = page.get_by_role("navigation", name="Labs").get_by_role("link")
+    assert links.all_inner_texts() == list(PAGES.values())
+    for name in PAGES.values():
+        page.keyboard.press("Tab")
+        expect(links.filter(has_text=name)).to_be_focused()
+    expect(page.locator("nav [aria-current]")).to_have_text(PAGES[path])
+    if width > 760:
+        tops = {round(links.nth(place).bounding_box()["y"]) for place in range(len(PAGES))}
+        box = reset.bounding_box()
+        assert len(tops) == 1 and box["y"] + box["height"] <= 800

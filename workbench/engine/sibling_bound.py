@@ -85,8 +85,8 @@ def _of_several(
     sampler = "independent" if drawn == "with_replacement" else drawn
     shared = sorted(p.keys() & q.keys())
     merged = [[law[token] for token in shared] for law in (p, q)]
-    together = [torch.tensor([*law, max(0.0, 1 - sum(law))]).double() for law in merged]
-    high = optimal_acceptance(*together, count, sampler)
+    one_p, one_q = (torch.tensor([*x, max(0.0, 1 - sum(x))], dtype=torch.float64) for x in merged)
+    high = optimal_acceptance(one_p, one_q, count, sampler)
     known, tail = sorted({*p, *q}), _rest(q)
     named = [[law.get(token, 0.0) for token in known] for law in (p, q)]
     apart_p = torch.tensor([*named[0], *[0.0] * SPREAD, _rest(p)], dtype=torch.float64)

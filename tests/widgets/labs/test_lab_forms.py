@@ -59,9 +59,9 @@ def _values(form):
 @pytest.mark.parametrize("maker", [JupyterForm, PanelForm])
 @pytest.mark.parametrize("card", methods(), ids=lambda card: f"{card.family}-{card.name}")
 def test_every_method_is_drawn_and_read_back(maker, card):
-    heard, settings = [], first_settings({card.family: card.name})
+    heard, fields = [], fields_of(card)
+    settings = {field.key: field.knob.default for field in fields}
     form = maker(lambda key, value: heard.append((key, value)))
-    fields = fields_of(card)
     form.show(fields, settings)
     assert _values(form) == {field.key: settings[field.key] for field in fields}
     assert heard == []
