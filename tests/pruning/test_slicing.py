@@ -142,3 +142,20 @@ def test_the_weights_behind_parts_are_counted():
     assert full.weights["model.layers.0.self_attn.o_proj"][:, :32].all()
     assert not full.weights["model.layers.0.self_attn.o_proj"][:, 32:].any()
     assert set(full.weights) == {f"model.layers.0.self_attn.{p}_proj" for p in "qkvo"}
+
+
+def test_a_network_with_adapters_is_not_sliced():
+    from workbench.adapters.lora import Lora
+    from workbench.models.adapting import Adapters
+
+    network = checkpoints.tiny_network("llama")
+    model = Model("tiny", network, None, anatomy_of(network), mode="walk")
+    adapters = Adapters(model)
+    adapters.attach(Lora(r=2).config(adapters.shapes), "one")
+    kept = torch.ones(3, dtype=torch.bool)
+    kept[1] = False
+    masks = MaskSet(parts={"layers": kept})
+    with pytest.raises(BadInput, match="detach or merge"):
+        sliced(model, masks)
+    adapters.detach()
+    assert len(sliced(model, masks).anatomy.layers) == 2

@@ -88,12 +88,17 @@ def sliced(model: Model, masks: MaskSet, weights: Any = None) -> Model:
         weights: as of :func:`workbench.models.masking.apply_masks`.
 
     Raises:
-        BadInput: see :func:`cut_of`.
+        BadInput: see :func:`cut_of`; a network with adapters on it.
         ModelError: a configuration that cannot express the smaller shape.
     """
     from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
+    if any(name.endswith(".base_layer") for name, _ in model.network.named_modules()):
+        raise BadInput(
+            f"{model.name}: has adapters on it, and what they add does not shrink with the weights;"
+            " detach or merge them first, or keep the mask"
+        )
     cut = cut_of(model, masks)
     config = _config(model, cut)
     with apply_masks(model, masks, weights), torch.inference_mode(False), no_init_weights():
