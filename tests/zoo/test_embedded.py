@@ -15,7 +15,7 @@ from workbench.zoo.evaluate import bigram_loss, held_out_losses
 from workbench.zoo.publish import WEIGHTS, cards
 from workbench.zoo.tokenizer import VOCABULARY
 
-NAMES = ("target", "draft")
+NAMES = ("target", "draft", "moe")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_held_out_loss_is_near_the_card(name, sample):
 
 
 def test_target_beats_draft_beats_bigram():
-    target, draft = (next(c for c in cards() if c["name"] == name) for name in NAMES)
+    target, draft = (next(c for c in cards() if c["name"] == name) for name in NAMES[:2])
     assert target["held_out_loss"] < draft["held_out_loss"] < target["bigram_loss"]
 
 
@@ -73,6 +73,17 @@ def test_one_missing_middle_layer_costs_little(sample):
         for skipped in range(2, 7):
             hidden = exit_hiddens(network, rows[:, :-1], {skipped}, {7})[7]
             assert token_loss(network, hidden, rows[:, 1:]).item() - base < 0.6
+
+
+def test_the_mixture_has_no_idle_expert(sample):
+    """An even load is 2 / 8; below a tenth of that an expert would be dead weight."""
+    from workbench.models.routers import record_routing
+
+    model = load("zoo:moe")
+    layers = record_routing(model, sample.parts["held_out"][0][:1000].tolist()).layers.values()
+    assert len(layers) == 6 and all(layer.logits.shape[1] == 8 for layer in layers)
+    assert min(float(layer.load.min()) for layer in layers) > 0.025
+    assert max(float(layer.load.max()) for layer in layers) < 0.75
 
 
 def test_the_zoo_stays_small_and_holds_no_pickle():
