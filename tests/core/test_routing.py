@@ -13,6 +13,7 @@ from workbench.core.losses import balance_loss, balance_of, router_entropy
 from workbench.core.routing import LayerRouting, Own, Routed, RoutingRecord, heaviest, law, padded
 from workbench.core.steering import Intervention, check_interventions, steered
 from workbench.models.steering import AsTrained
+from workbench.moe.top_p import TopP
 
 
 def layer(rows: list[list[float]], routed: Routed) -> LayerRouting:
@@ -166,6 +167,14 @@ def test_a_forced_expert_takes_the_lightest_place():
     assert forced[0].tolist() == [float(plain[0, 0]), 0, 0, float(plain[0, 1])]
     both = grid([Intervention("force", 0), Intervention("force", 2)])
     assert bool((both[:, [0, 2]] > 0).all()) and bool((both[:, [1, 3]] == 0).all())
+
+
+def test_padding_is_no_place_for_a_forced_expert():
+    sure = torch.tensor([[9.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.9]])
+    weights, indices = steered(sure, TopP(p=0.7), OWN, [Intervention("force", 3)])
+    assert weights.shape == (2, 3) and indices[0].tolist() == [3, 3, 3]
+    assert float(weights[0, 0]) > 0.99 and weights[0, 1:].tolist() == [0, 0]
+    assert 3 in indices[1].tolist()
 
 
 def test_a_weight_is_scaled_and_the_others_stay():
