@@ -12,7 +12,7 @@ from importlib.resources import files
 from widgets import theme
 
 TREE, STREAM, PLOT, BARS = "draft_tree", "token_stream", "plot", "law_bars"
-MASK = "mask_canvas"
+MASK, PLOTLY = "mask_canvas", "plotly_lib"
 PARTS = {MASK: ("mask_paint.js",)}  # files that stand before a view's own
 
 
@@ -30,16 +30,15 @@ def source(name: str) -> str:
 
 
 @cache
-def plotly_source() -> str:
-    """plotly.js from the installed plotly package as a module that defines ``__dwPlotly`` once.
+def plotly_script() -> str:
+    """plotly.js from the installed plotly package as a script that defines ``__dwPlotly`` once.
 
-    The page's own ``Plotly``, if any, is left as it was. The library is a string that the module
-    runs as a script of its own: as part of the module its 5 MB would have to be parsed before the
-    module has arrived, which JupyterLab gives two seconds.
+    The page's own ``Plotly``, if any, is left as it was.
     """
     library = (files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")
-    script = (
-        "{\nconst before = globalThis.Plotly, box = { exports: {} };\n"
+    return (
+        "if (!globalThis.__dwPlotly) {\n"
+        "const before = globalThis.Plotly, box = { exports: {} };\n"
         "(function (module, exports, define) {\n"
         f"{library}\n"
         "}).call(globalThis, box, box.exports, undefined);\n"
@@ -47,16 +46,4 @@ def plotly_source() -> str:
         "if (before) globalThis.Plotly = before; else delete globalThis.Plotly;\n"
         "globalThis.dispatchEvent(new Event('dw-plotly'));\n"
         "}\n"
-    )
-    return (
-        "if (!globalThis.__dwPlotly && !globalThis.__dwPlotlyComes) {\n"
-        "globalThis.__dwPlotlyComes = true;\n"
-        f"const text = new Blob([{json.dumps(script)}], {{ type: 'text/javascript' }});\n"
-        "const script = document.createElement('script');\n"
-        "script.src = URL.createObjectURL(text);\n"
-        "script.onload = () => URL.revokeObjectURL(script.src);\n"
-        "script.onerror = () => { globalThis.__dwPlotlyComes = false; };\n"
-        "document.head.append(script);\n"
-        "}\n"
-        "export default { render({ el }) { el.style.display = 'none'; } };\n"
     )

@@ -82,13 +82,14 @@ class MaskCanvasView(View):
 class PlotlyLib(anywidget.AnyWidget):
     """Carries plotly.js to the page; invisible. One anywhere on the page serves every plot."""
 
-    _esm = esm.plotly_source()
+    _esm = esm.source(esm.PLOTLY)
+    script = t.Unicode().tag(sync=True)
 
 
 @cache
 def plotly_lib() -> PlotlyLib:
     """The kernel's one :class:`PlotlyLib` (5 MB, so not one a lab)."""
-    return PlotlyLib()
+    return PlotlyLib(script=esm.plotly_script())
 
 
 class PlotView(View):

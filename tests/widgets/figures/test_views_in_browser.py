@@ -244,7 +244,7 @@ def plot_state(mode="auto"):
 def load_plotly(view):
     view.page.evaluate(
         "(text) => import(URL.createObjectURL(new Blob([text], { type: 'text/javascript' })))",
-        esm.plotly_source(),
+        esm.plotly_script(),
     )
     view.page.wait_for_selector(".canvas .heatmaplayer image", state="attached")
 
