@@ -45,6 +45,9 @@ class Adapters:
 
     Strength s of an adapter means base + s (adapted - base) at every matrix. LoRA and other sums
     have it for free in their scale; elsewhere the base's output is computed once more.
+
+    Prefix and prompt tuning are refused: their virtual keys would have to stand in every session's
+    cache before the first token, with all positions shifted, and here a cache begins empty.
     """
 
     def __init__(self, model: Model):
@@ -206,8 +209,8 @@ class Adapters:
         self._check_name(name)
         if config.is_prompt_learning:
             raise Mismatch(
-                f"{kind_of(config)} adds virtual tokens instead of changing weights; choose the"
-                " adapter prefix, which the session knows"
+                f"{kind_of(config)} adds virtual tokens instead of changing weights; a session's"
+                " cache begins empty and cannot hold them, choose an adapter that changes weights"
             )
         check_targets(config, self.model.network, self._shapes)
         if self._originals is None:

@@ -51,9 +51,9 @@ class AdapterLab(Stand):
         }
     )
     bands: tuple[tuple[Cell, ...], ...] = (
-        (Cell("upper", "plot", 260, 1.3), Cell("norms", "plot", 260, 1.0)),
-        (Cell("lower", "plot", 240, 1.3), Cell("facts", "html", 240, 1.0)),
-        (DIALS,),
+        (Cell("loss", "plot", 240, 1.0), Cell("upper", "plot", 240, 1.0)),
+        (Cell("norms", "plot", 240, 1.0), Cell("lower", "plot", 240, 1.0)),
+        (Cell("facts", "html", 190, 1.0), DIALS._replace(share=1.5)),
     )
 
     # ---- training --------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ class AdapterLab(Stand):
         curve = self.realigned.curve if self.realigned else ()
         shown = first.progress if first and self.status.state == "idle" else self.progress
         upper = (
-            pictures.training(shown, curve)
+            pictures.acceptance(shown, curve)
             if now["show"] == "training"
             else pictures.strength(self.sweeps, now["strength"])
         )
@@ -282,6 +282,7 @@ class AdapterLab(Stand):
         factors = {n: now["strength"] * self.factors.get(n, 1.0) * now["on"] for n in range(layers)}
         second = self.entry("second")
         return {
+            "loss": pictures.loss(shown),
             "upper": upper,
             "norms": pictures.norms(first, factors, now["layer"], layers),
             "lower": lower,

@@ -14,7 +14,7 @@ from workbench.models.corpus import FAMILIES
 
 NONE, FOLDER, PEFT = "none", "folder", "peft"
 PLAIN, REALIGNED = "plain", "re-aligned"
-SHOWN = {"training": "training curves", "strength": "acceptance by strength"}
+SHOWN = {"training": "while training", "strength": "by strength"}
 BELOW = {"spectrum": "singular values", "routers": "experts' load", "ranks": "ranks while growing"}
 
 
@@ -96,7 +96,14 @@ def _combine(operation: str) -> tuple[Field, ...]:
 
 def _pictures() -> tuple[Field, ...]:
     return (
-        _field("show", "choice", "training", "Upper picture.", "upper", choices=tuple(SHOWN)),
+        _field(
+            "show",
+            "choice",
+            "training",
+            "What acceptance is drawn over.",
+            "acceptance",
+            choices=tuple(SHOWN),
+        ),
         _field("below", "choice", "spectrum", "Lower picture.", "lower", choices=tuple(BELOW)),
     )
 

@@ -16,22 +16,31 @@ from workbench.training.adapter import AdapterProgress
 PAIRS = ("adapted target, plain draft", "both adapted", "neither adapted")
 
 
-def training(progress: AdapterProgress | None, realigned: Sequence[tuple[int, float]]) -> dict:
-    """Loss of the rows learnt from, held-out loss, acceptance of the draft, and re-alignment."""
+def loss(progress: AdapterProgress | None) -> dict:
+    """Loss of the rows learnt from and of those that are not, while training."""
+    lines: tuple[Line, ...] = ()
+    if progress is not None and progress.measured:
+        steps = tuple(float(m.step) for m in progress.measured)
+        seen = [(float(step), nats) for step, nats in progress.curve]
+        lines = (
+            Line("learnt rows", tuple(x for x, _ in seen), tuple(y for _, y in seen)),
+            Line("held out", steps, tuple(m.loss_nats for m in progress.measured)),
+        )
+    return curves.figure(Curves("Loss while training", "step", "nats a token", lines))
+
+
+def acceptance(progress: AdapterProgress | None, realigned: Sequence[tuple[int, float]]) -> dict:
+    """Acceptance of the plain draft while training, of its copy while it is re-aligned."""
     lines = []
     if progress is not None and progress.measured:
         steps = tuple(float(m.step) for m in progress.measured)
         found = tuple(m.acceptance_ratio for m in progress.measured)
-        seen = [(float(s), loss) for s, loss in progress.curve]
-        lines = [
-            Line("loss, learnt rows (nats)", tuple(s for s, _ in seen), tuple(y for _, y in seen)),
-            Line("loss, held out (nats)", steps, tuple(m.loss_nats for m in progress.measured)),
-            Line("acceptance of the plain draft", steps, found),
-        ]
+        lines.append(Line("plain draft, adapter training", steps, found))
     if realigned:
         xs, ys = zip(*realigned, strict=True)
-        lines.append(Line("acceptance of the re-aligned draft", tuple(map(float, xs)), tuple(ys)))
-    return curves.figure(Curves("Training", "step", "", tuple(lines)))
+        lines.append(Line("draft being re-aligned", tuple(map(float, xs)), tuple(ys)))
+    title = "Acceptance of one draft token, on the text learnt"
+    return curves.figure(Curves(title, "step", "acceptance", tuple(lines)))
 
 
 def strength(sweep: Mapping[str, Sequence[tuple[float, float]]], here: float | None) -> dict:
