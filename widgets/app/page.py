@@ -39,7 +39,7 @@ body.dw { height: 100vh; }
   .dw-board > .dw-board-band { min-height: 0; } }
 @media (max-width: 760px) {
   .dw-fill-board { height: var(--dw-cell-px); flex: none !important; }
-  .dw-board > .dw-board-band { flex: none; flex-direction: column; }
+  .dw-board > .dw-board-band { flex: none !important; flex-direction: column; }
   .dw-board .dw-block { flex: none !important; } }
 .dw-trouble { position: relative; padding: 0 18px; }
 """
@@ -108,7 +108,8 @@ BOARD = """
     <div class="dw-knobs">{{ embed(roots.side) }}</div>
     <div class="dw-foot">{{ embed(roots.foot) }}</div></aside>
   <main class="dw-main dw-board">
-    {% for band in bands %}<section class="dw-band dw-board-band">
+    {% for band in bands %}<section class="dw-band dw-board-band"
+      style="flex: {{ band | map(attribute='px') | max }} 1 0px">
       {% for cell in band %}
       <div class="dw-cell {{ 'dw-block' if cell.kind == 'html' else 'dw-fill-board' }}"
         style="flex: {{ cell.share }} 1 {{ (260 * cell.share) | int }}px;

@@ -13,7 +13,8 @@ CSS = """
 .dw-dial abbr { text-decoration: none; cursor: help; }
 .dw-dial .dw-big { font-size: 24px; }
 .dw-dial .dw-unit { font-size: 12px; color: var(--dw-muted); font-weight: 400; }
-.dw-gain { color: var(--dw-accepted); } .dw-loss { color: var(--dw-corrected); }
+.dw-small.dw-gain { color: var(--dw-accepted); } .dw-small.dw-loss { color: var(--dw-corrected); }
+.dw-dial .dw-unit { white-space: nowrap; }
 """
 
 SPEED_NOISE = 0.15  # two short runs on a busy machine differ by this much for no reason

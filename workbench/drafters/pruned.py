@@ -134,7 +134,7 @@ class PrunedCopy:
         if self.cut and made.masks.parts:
             try:
                 return sliced(twin, made.masks, made.weights), density
-            except BadInput:  # nothing is gone everywhere: zeros in place
+            except BadInput:  # adapters, or nothing is gone everywhere: zeros in place
                 pass
         made.apply(twin)
         return twin, density
