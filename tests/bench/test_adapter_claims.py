@@ -1,4 +1,4 @@
-"""The adapter claims: complete rows, paired over the same held-out rows, and a target left whole."""
+"""The adapter claims: complete rows, paired over the same rows, and a target that is left whole."""
 
 import torch
 
