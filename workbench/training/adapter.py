@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -27,6 +25,7 @@ from workbench.models.adapting import Adapters
 from workbench.models.model import Model
 from workbench.training.checkpoints import PlainTrainer
 from workbench.training.head_trainer import Progress
+from workbench.training.plain import Logits, TokenRows, quiet
 from workbench.training.texts import Texts
 
 DIVERGED_NATS = 1.0  # the mean loss of the last steps above that of the first
@@ -75,28 +74,6 @@ class AdapterProgress(Progress):
     measured: list[Measured] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
     note: str = ""
-
-
-class _RowsOf(Dataset):
-    def __init__(self, rows: torch.Tensor):
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.rows[index]
-
-
-class _Network(nn.Module):
-    """The network behind a name of its own, so that the Trainer takes no liberties with it."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.network(input_ids=ids, use_cache=False).logits
 
 
 class _AdapterTrainer(PlainTrainer):
@@ -273,9 +250,9 @@ def train_adapter(
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
     with torch.inference_mode(False), torch.enable_grad(), adapters.train(name):
         trainer = _AdapterTrainer(
-            _Network(adapters.model.network),
+            Logits(adapters.model.network),
             _arguments(settings, folder, adapters.model),
-            train_dataset=_RowsOf(texts.train),
+            train_dataset=TokenRows(texts.train),
             data_collator=lambda rows: {"ids": torch.stack(rows)},
             callbacks=[_Live(run)],
             run=run,
@@ -304,15 +281,7 @@ def _arguments(settings: AdapterSettings, folder: Path, model: Model) -> Trainin
         logging_strategy="no",
         save_steps=settings.save_steps,
         save_total_limit=1,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-        use_cpu=model.torch_device.type == "cpu",
-        log_level="error",
+        **quiet(model, settings.seed),
     )
 
 

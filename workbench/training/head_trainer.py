@@ -21,6 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from workbench.training.checkpoints import PlainTrainer
 from workbench.training.features import Batch, Features
+from workbench.training.plain import quiet
 
 
 class Task(Protocol):
@@ -159,15 +160,7 @@ def train_head(
         logging_steps=max(1, min(10, steps // 20)),
         save_steps=settings.save_steps,
         save_total_limit=1,
-        seed=settings.seed,
-        data_seed=settings.seed,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-        use_cpu=model.torch_device.type == "cpu",
-        log_level="error",
+        **quiet(model, settings.seed),
     )
     trainer = HeadTrainer(
         head,

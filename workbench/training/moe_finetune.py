@@ -18,9 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
-from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -30,6 +28,7 @@ from workbench.core.routing import law
 from workbench.models.model import Model
 from workbench.models.routers import mixture_routers, router_outputs
 from workbench.models.steering import Steering
+from workbench.training.plain import Logits, TokenRows, quiet
 
 DIVERGED_NATS = 2.0  # above the first loss
 
@@ -71,28 +70,6 @@ class Tuning:
     steps: int = 0
     curve: list[Step] = field(default_factory=list)
     note: str = ""
-
-
-class _Rows(Dataset):
-    def __init__(self, rows: torch.Tensor):
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.rows[index]
-
-
-class _Network(nn.Module):
-    """The network behind a name of its own, so that the Trainer takes no liberties with it."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.network(input_ids=ids, use_cache=False).logits
 
 
 class _MixtureTrainer(Trainer):
@@ -204,20 +181,12 @@ def _train(model, rows, method, settings, done, listener, stopped) -> None:
             warmup_steps=max(1, settings.steps // 20),
             logging_strategy="no",
             save_strategy="no",
-            seed=settings.seed,
-            data_seed=settings.seed,
-            report_to=[],
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_num_workers=0,
-            dataloader_pin_memory=False,
-            use_cpu=model.torch_device.type == "cpu",
-            log_level="error",
+            **quiet(model, settings.seed),
         )
         trainer = _MixtureTrainer(
-            _Network(model.network),
+            Logits(model.network),
             arguments,
-            train_dataset=_Rows(rows),
+            train_dataset=TokenRows(rows),
             data_collator=lambda batch: {"ids": torch.stack(batch)},
             callbacks=[Live()],
             method=method,
