@@ -53,6 +53,7 @@ class Bench:
     )
     bands: tuple[tuple[Cell, ...], ...] = ((DIALS,),)
     accepts = ""
+    looks: frozenset[str] = frozenset()  # settings that choose what is looked at: no step of undo
 
     def __init__(self, model: str | Model = "zoo:target", draft: str | Model = "zoo:draft"):
         self._given, self._draft_given = model, draft
@@ -65,6 +66,7 @@ class Bench:
         self._listeners: list[Callable[[], None]] = []
         self._error, self._note = "", ""
         self.history = History({})
+        self._looking: dict[str, Any] = {}
         self.worker = Worker(self._mark, self._failed)
 
     # ---- for subclasses --------------------------------------------------------------------------
@@ -82,6 +84,11 @@ class Bench:
     def cells(self) -> dict[str, Any]:
         """Contents of the lab's own cells."""
         return {}
+
+    @property
+    def untouched(self) -> bool:
+        """Whether what was applied leaves the model as it was; its reading is then the new first."""
+        return not self.history.now
 
     def restore(self) -> None:
         """Give a model that was handed in back as it was; called when the lab closes."""
@@ -118,11 +125,16 @@ class Bench:
     def settings(self) -> Mapping[str, Any]:
         """Every field's value: what was set, else its default."""
         defaults = {f.key: f.knob.default for s in self.sections for f in s.fields}
-        return {**defaults, **self.history.now}
+        return {**defaults, **self.given}
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """What was set, of the model and of what is looked at."""
+        return {**self._looking, **self.history.now}
 
     def value(self, key: str, default: Any = None) -> Any:
         """One setting, also where no form shows it (``default`` if it was never set)."""
-        return self.history.now.get(key, default)
+        return self.given.get(key, default)
 
     @property
     def status(self) -> Status:
@@ -188,12 +200,20 @@ class Bench:
             except WorkbenchError as error:
                 self._error, changed = str(error), False
         if changed:
+            self._note = self._note if key in self.looks else ""
             self.touched(key)
         self._mark()
         return not self._error
 
     def put(self, key: str, value: Any) -> bool:
-        """Set a value without a form (a painted mask, a banned expert); one step of undo."""
+        """Set a value without a form (a painted mask, a banned expert); one step of undo.
+
+        A key of ``looks`` is kept aside: Undo, Redo and Reset leave it alone.
+        """
+        if key in self.looks:
+            changed = self._looking.get(key) != value
+            self._looking[key] = value
+            return changed
         return self.history.put(key, value)
 
     def touched(self, key: str) -> None:
@@ -213,7 +233,7 @@ class Bench:
     def _travel(self, step: Callable[[], Any]) -> None:
         with self._lock:
             step()
-            self._error = ""
+            self._error = self._note = ""
         self.touched("")
         self._mark()
 
@@ -248,8 +268,9 @@ class Bench:
         if self.draft is not None and self.stick is None:
             check_pair(self.model, self.draft)
         if self.stick is None:
-            self.stick = self._yardstick(self.model)
+            stick = self._yardstick(self.model)
             self.prepared(task)
+            self.stick = stick  # last, so that what was stopped or refused is done again
         if self.before is None:
             self.before = self.now = self._measured(task)
 
@@ -261,13 +282,21 @@ class Bench:
         )
 
     def _apply(self, task: Task) -> None:
+        first = self.before is None
         self.prepare(task)
         assert self.model is not None  # prepared
         with self.model.lock:
             task.tell("Applying")
-            self.apply(task)
+            try:
+                self.apply(task)
+            except WorkbenchError as error:  # said at once; the dials then tell what is left
+                self.refuse(str(error))
         self._mark()
+        if first and self.untouched:
+            return
         self.now = self._measured(task)
+        if self.untouched and not task.stopping:
+            self.before = self.now
 
     def _measured(self, task: Task) -> Dials:
         assert self.model is not None and self.stick is not None  # prepared

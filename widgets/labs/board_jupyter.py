@@ -83,7 +83,7 @@ class BoardJupyter:
         self.form.children = shown
 
     def _side(self) -> ipw.Box:
-        rows: list[Any] = [self.form, self.html["error"]]
+        rows: list[Any] = [self.form]
         if self.board.accepts:
             wide = ipw.Layout(width="auto", margin="0")
             upload = ipw.FileUpload(
@@ -95,7 +95,8 @@ class BoardJupyter:
             upload.observe(self._opened, names="value")
             rows.append(upload)
         knobs = [self.buttons[verb] for verb in self.board.knobs]
-        foot = box([box(knobs, "dw-line", "dw-board-knobs", row=True)], "dw-foot")
+        line = box(knobs, "dw-line", "dw-board-knobs", row=True)
+        foot = box([self.html["error"], line], "dw-foot")
         return box([box(rows, "dw-knobs"), foot], "dw-side")
 
     def _frame(self) -> ipw.Box:

@@ -92,7 +92,7 @@ class BoardPanel:
 
     def side(self) -> pn.Column:
         """The left column."""
-        rows: list[Any] = [self.form, self.html["error"]]
+        rows: list[Any] = [self.form]
         if self.board.accepts:
             upload = pn.widgets.FileInput(
                 accept=self.board.accepts,
@@ -107,10 +107,11 @@ class BoardPanel:
             rows += [html(f'<span class="dw-small">{label}</span>'), upload]
         return pn.Column(*rows, margin=0, sizing_mode="stretch_width", styles={"gap": "2px"})
 
-    def foot(self) -> pn.Row:
-        """What stays in reach below the settings, however many there are."""
+    def foot(self) -> pn.Column:
+        """What stays in reach and in sight below the settings, however many there are."""
         knobs = [self.buttons[verb] for verb in self.board.knobs]
-        return pn.Row(*knobs, margin=0, styles={"gap": "4px", "flex-wrap": "wrap"})
+        line = pn.Row(*knobs, margin=0, styles={"gap": "4px", "flex-wrap": "wrap"})
+        return pn.Column(self.html["error"], line, margin=0, sizing_mode="stretch_width")
 
     def roots(self) -> dict[str, Any]:
         """Name -> what the page's template puts there."""

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 from widgets import theme
 
 CSS = """
-.dw-dial-row { display: flex; flex-wrap: wrap; gap: 6px 34px; align-items: flex-start; }
-.dw-dial { min-width: 118px; flex: 1 1 118px; }
+.dw-dial-row { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: flex-start; }
+.dw-dial { min-width: 104px; flex: 1 1 104px; white-space: nowrap; }
 .dw-dial abbr { text-decoration: none; cursor: help; }
-.dw-dial .dw-big { font-size: 24px; }
-.dw-dial .dw-unit { font-size: 12px; color: var(--dw-muted); font-weight: 400; }
+.dw-dial .dw-big { font-size: 24px; line-height: 1.25; }
+.dw-dial .dw-unit { font-size: 11.5px; line-height: 1.4; color: var(--dw-muted); }
 .dw-small.dw-gain { color: var(--dw-accepted); } .dw-small.dw-loss { color: var(--dw-corrected); }
-.dw-dial .dw-unit { white-space: nowrap; }
 """
 
 SPEED_NOISE = 0.15  # two short runs on a busy machine differ by this much for no reason
@@ -63,7 +62,7 @@ def dials_of(now: Any, before: Any | None) -> list[Dial]:
         Dial(
             "weights",
             *pair("weight_bytes"),
-            "",
+            "in memory",
             -1,
             "bytes of all parameters and buffers in memory, shared ones once",
         ),
@@ -80,13 +79,16 @@ def _number(dial: Dial, value: float | None) -> str:
     )
 
 
-def _change(dial: Dial) -> str:
-    if dial.value is None or dial.before is None:
-        return '<span class="dw-small">not measured yet</span>' if dial.value is None else ""
+def _change(dial: Dial, measured: bool) -> str:
+    if dial.value is None:
+        why = "no draft model" if dial.title == "acceptance" else "no runs"
+        return f'<span class="dw-small">{why if measured else "not measured yet"}</span>'
+    if dial.before is None:
+        return ""
     gap = dial.value - dial.before
     if dial.title in ("speed", "weights"):
         ratio = dial.value / dial.before if dial.before else 1.0
-        gap, text = ratio - 1, f"{theme.times(ratio)} before"
+        gap, text = ratio - 1, theme.times(ratio)
         flat = abs(gap) < (SPEED_NOISE if dial.title == "speed" else 5e-4)
     else:
         text, flat = f"{gap:+.3f}", abs(gap) < 5e-4
@@ -110,8 +112,8 @@ def dials_html(now: Any, before: Any | None, note: str = "") -> str:
     cells = "".join(
         f'<div class="dw-dial"><div class="dw-title"><abbr title="{escape(dial.help, True)}">'
         f"{dial.title}</abbr></div>"
-        f'<div class="dw-big">{_number(dial, dial.value)}'
-        f' <span class="dw-unit">{dial.unit}</span></div>{_change(dial)}</div>'
+        f'<div class="dw-big">{_number(dial, dial.value)}</div>'
+        f'<div class="dw-unit">{dial.unit}</div>{_change(dial, now is not None)}</div>'
         for dial in dials_of(now, before)
     )
     below = f'<p class="dw-small" style="margin:6px 0 0">{escape(note)}</p>' if note else ""

@@ -48,6 +48,8 @@ JUPYTER_CSS = """
 .dw-in-jupyter .dw-button:hover:enabled { background: var(--dw-surface); box-shadow: none; }
 .dw-in-jupyter .dw-button.dw-primary { background: var(--dw-accent); color: var(--dw-paper);
   border-color: var(--dw-accent); }
+.dw-in-jupyter .dw-button.dw-primary:enabled:is(:hover, :focus, :active) {
+  background: var(--dw-accent); color: var(--dw-paper); filter: brightness(1.08); }
 .dw-in-jupyter .dw-button:disabled { opacity: .45; }
 .dw-in-jupyter .dw-button.dw-corner { height: 22px; padding: 0 8px;
   font: 500 11.5px/20px var(--dw-sans); }
