@@ -25,6 +25,7 @@ class RoutingGrid(NamedTuple):
         second: the next one, of the same shape, or empty.
         weight: of the first, between 0 and 1.
         marked: framed cells as (layer, token), both counted from 0 in this grid.
+        said: words before the key under the title.
     """
 
     tokens: tuple[str, ...]
@@ -34,6 +35,7 @@ class RoutingGrid(NamedTuple):
     weight: tuple[tuple[float, ...], ...]
     expert_count: int
     marked: tuple[tuple[int, int], ...] = ()
+    said: str = ""
 
 
 def title(info: RoutingGrid) -> str:
@@ -94,7 +96,7 @@ def figure(info: RoutingGrid, mode: str = "light") -> dict[str, Any]:
 def _note(info: RoutingGrid) -> str:
     stripe = "stripe: second" if info.second else ""
     number = "number: first choice" if len(info.tokens) <= NUMBERED else "hover for numbers"
-    return " · ".join(filter(None, (number, stripe)))
+    return " · ".join(filter(None, (info.said, number, stripe)))
 
 
 def _colour(expert: int) -> int | None:

@@ -10,6 +10,7 @@ from widgets.figures import curves
 from widgets.figures.curves import Curves, Line
 
 NAME = "spectrum"
+ROUNDING = 1e-6  # of a line's largest: what is smaller is rounding, not a direction of the update
 
 
 class Spectrum(NamedTuple):
@@ -26,7 +27,7 @@ def rows(info: Spectrum) -> list[dict[str, Any]]:
 
 
 def figure(info: Spectrum, mode: str = "light") -> dict[str, Any]:
-    """Falling lines; a value of zero has no logarithm and leaves a gap."""
+    """Falling lines; they end where only rounding is left, and a value of zero leaves a gap."""
     return curves.drawn(NAME, _as(info), mode, {"type": "log", **_powers(info)})
 
 
@@ -54,10 +55,14 @@ def svg(info: Spectrum, width: float = 480.0) -> str:
 
 
 def _as(info: Spectrum) -> Curves:
-    lines = tuple(
-        line._replace(
-            y=tuple(y if y is not None and (parts.finite(y) or 0) > 0 else None for y in line.y)
-        )
-        for line in info.lines
-    )
+    lines = tuple(_cut(line) for line in info.lines)
     return Curves(info.title, "index", "singular value", lines, None, info.note)
+
+
+def _cut(line: Line) -> Line:
+    """Without zeros, and without the rounding that follows the last direction."""
+    found = [parts.finite(y) or 0.0 for y in line.y]
+    least = ROUNDING * max(found, default=0.0)
+    y = tuple(value if value > least else None for value in found)
+    last = max((place + 1 for place, value in enumerate(y) if value is not None), default=0)
+    return line._replace(x=line.x[:last], y=y[:last])

@@ -87,7 +87,7 @@ class Bench:
 
     @property
     def untouched(self) -> bool:
-        """Whether what was applied leaves the model as it was; its reading is then the new first."""
+        """Whether what was applied leaves the model as it was; its reading is then the first."""
         return not self.history.now
 
     def restore(self) -> None:

@@ -250,6 +250,79 @@ def test_a_training_that_diverges_says_so(lab):
     assert lab.shelf["lora_1"].progress.step < 60
 
 
+@pytest.mark.parametrize(("text", "says"), [("", "no text"), ("x = 1\n", "hold")])
+def test_too_little_text_is_a_message_and_the_lab_goes_on(lab, tmp_path, folder, text, says):
+    (tmp_path / "only.txt").write_text(text)
+    assert lab.change("folder", str(tmp_path))
+    lab.train()
+    error = settle(lab)
+    assert says in error and str(tmp_path) in error and not lab.shelf
+    assert lab.change("folder", str(folder))
+    lab.train()
+    assert not settle(lab) and "lora_1" in lab.shelf
+
+
+def test_an_adapter_of_another_base_is_refused_and_nothing_is_put_on(
+    trained, checkpoint, tmp_path, folder
+):
+    wide = checkpoint("llama", hidden_size=32, max_position_embeddings=512)
+    other = AdapterLab(str(wide), "", measure_steps=2)
+    other.texts = trained.texts
+    short = {"data": "folder", "folder": str(folder), "steps": 1, "rows": 1, "path": str(tmp_path)}
+    assert all(other.change(key, value) for key, value in short.items())
+    other.train()
+    assert not settle(other)
+    other.save()
+    assert not settle(other)
+    other.close()
+    full = logits(trained)
+    trained.change("path", str(tmp_path))
+    trained.open_folder()
+    error = settle(trained)
+    assert "another base" in error and 'role="alert"' in trained.contents()["error"]
+    trained.change("strength", 0.5)
+    trained.change("strength", 1.0)
+    assert not settle(trained) and torch.equal(logits(trained), full)
+    assert list(trained.shelf) == ["lora_1"]
+
+
+def test_a_mixture_says_that_its_experts_are_not_adapted(loaded, folder):
+    made = AdapterLab(loaded("mixtral", max_position_embeddings=512), "", measure_steps=2)
+    made.texts = lambda: ["a table: 12\n" * 30]
+    short = {"data": "folder", "folder": str(folder), "steps": 2, "rows": 1}
+    assert all(made.change(key, value) for key, value in short.items())
+    made.change("adapter.lora.targets", "all linear")
+    made.train()
+    assert not settle(made) and made.now.loss_nats != made.before.loss_nats
+    assert "not adapted" in made.contents()["facts"]
+    made.change("adapter.lora.targets", "mlp")
+    made.train()
+    assert "experts stored as one block are not adapted" in settle(made)
+    made.close()
+
+
+def test_it_opens_on_a_recorded_example_that_a_training_replaces(lab):
+    shown = lab.contents()
+    assert "recorded example: LoRA" in shown["facts"] and not lab.history.can_redo
+    for cell in ("loss", "upper", "norms", "lower"):
+        assert shown[cell]["data"] and "recorded example" in str(shown[cell]["layout"]), cell
+    assert lab.change("show", "strength")
+    assert len(lab.contents()["upper"]["data"]) == 3
+    lab.train()
+    assert not settle(lab)
+    assert "recorded" not in str(lab.contents())
+    values = lab.contents()["lower"]["data"][0]["y"]
+    assert len(values) == 4, "a rank of four has four singular values, and the rest is rounding"
+
+
+def test_a_sentence_goes_with_what_it_was_about(trained):
+    trained.realign()
+    assert not settle(trained) and "re-aligned draft" in trained.contents()["dials"]
+    trained.reset()
+    assert not settle(trained) and "re-aligned" not in trained.contents()["dials"]
+    assert trained.now is trained.before
+
+
 def test_verbs_that_need_an_adapter_wait_for_one(lab):
     assert {"train", "open_folder"} <= lab.verbs() and "sweep" not in lab.verbs()
     lab.sweep()

@@ -193,13 +193,39 @@ def test_another_text_and_no_text(lab):
     assert lab.change("text", TEXT) and not settle(lab)
 
 
-def test_a_dense_model_is_refused_in_the_lab(loaded):
+def test_a_dense_model_is_refused_in_the_lab_with_what_to_do(loaded):
     made = ExpertLab(loaded("llama"), draft="")
-    made.warm()
-    assert "no experts to route to" in settle(made)
+    for _ in range(2):
+        made.measure()
+        assert "no experts to route to" in settle(made)
+    assert "dense model" in made.contents()["facts"] and "zoo:moe" in made.contents()["facts"]
     made.ban()
-    assert "press Measure" in made._error or "click a cell" in made._error
+    assert "no experts; open the lab on a mixture" in made._error
     made.close()
+
+
+def test_it_opens_on_a_recorded_routing_that_the_first_measurement_replaces(lab):
+    made = ExpertLab("zoo:moe")
+    shown = made.contents()
+    assert "recorded example: zoo:moe" in shown["facts"] and "loss of this text" in shown["facts"]
+    for cell in ("grid", "cell", "picture", "load"):
+        assert shown[cell]["data"], cell
+    made.ban()
+    assert "press Measure" in made._error
+    made.close()
+    assert "recorded" not in str(lab.contents())
+
+
+def test_a_picture_and_a_scope_are_no_steps_of_undo(lab):
+    assert lab.change("show", "entropy") and lab.change("scope", "everywhere")
+    assert not lab.history.can_undo
+    lab.ban()
+    assert not settle(lab)
+    lab.trees()
+    assert not settle(lab) and lab.settings["show"] == "trees"
+    lab.undo()
+    assert not settle(lab) and lab.interventions == () and not lab.history.can_undo
+    assert lab.settings["show"] == "trees"
 
 
 def test_closing_gives_the_model_back(lab, model):

@@ -13,8 +13,9 @@ from types import MappingProxyType
 from typing import Any
 
 from widgets.labs.adapters import form, pictures
+from widgets.labs.adapters.recorded import recording
 from widgets.labs.adapters.shelf import free_name, put_on
-from widgets.labs.adapters.stand import WORKING, Stand
+from widgets.labs.adapters.stand import LAYERS_UNKNOWN, WORKING, Stand
 from widgets.labs.bench import DIALS, Bench
 from widgets.labs.board import Cell
 from widgets.labs.worker import Stopped, Task
@@ -86,7 +87,7 @@ class AdapterLab(Stand):
             measure_steps=self._measure_steps,
             measure_rows=MEASURE_ROWS,
         )
-        self.history.put("show", "training")
+        self.put("show", "training")
         with self.model.lock:
             self.adapters.detach()
             self.adapters.attach(method.config(self.adapters.shapes), WORKING)
@@ -105,8 +106,7 @@ class AdapterLab(Stand):
             self._shelve(name, method.name, texts, progress=progress)
         if progress.step >= plan.steps:
             self._folders.pop(key).cleanup()
-        self._note = progress.note or self._stopped_note(progress, plan)
-        self._choose(first=name, on=True)
+        self._choose(progress.note or self._stopped_note(progress, plan), first=name, on=True)
 
     @staticmethod
     def _form_of(now: Mapping[str, Any]) -> str:
@@ -158,11 +158,11 @@ class AdapterLab(Stand):
             self.realigned = realign(
                 self.model, self._plain, texts, plan, listen, lambda: task.stopping
             )
-        self._note = (
+        note = (
             f"On {texts.said.split(':')[0]} the re-aligned draft is accepted"
             f" {self.realigned.after:.3f} of the time, the plain one {self.realigned.before:.3f}."
         )
-        self._choose(draft=form.REALIGNED)
+        self._choose(note, draft=form.REALIGNED)
 
     def sweep(self) -> None:
         """Acceptance against strength for the three pairings."""
@@ -191,7 +191,7 @@ class AdapterLab(Stand):
                     found[tuned].append((s, held_out(self.model, rows, draft, 0.8)[2] or 0.0))
                 self.sweeps = {name: list(points) for name, points in found.items() if points}
             self.apply(task)
-        self.history.put("show", "strength")
+        self.put("show", "strength")
         self._mark()
 
     # ---- more adapters ---------------------------------------------------------------------------
@@ -257,15 +257,19 @@ class AdapterLab(Stand):
     # ---- what is shown ---------------------------------------------------------------------------
 
     def handle(self, cell: str, event: Mapping[str, Any]) -> None:
-        """A click on a bar selects its layer."""
+        """A click on a bar selects its layer; the recorded example may have more of them."""
         data = event.get("customdata")
-        if cell == "norms" and isinstance(data, (int, float)):
+        layers = self.model.layer_count if self.model else LAYERS_UNKNOWN
+        if cell == "norms" and isinstance(data, (int, float)) and 0 <= data < layers:
             self.change("layer", int(data))
 
     def cells(self) -> dict[str, Any]:
         """The lab's own cells."""
         now, first = self.settings, self.entry("first")
         layers = self.model.layer_count if self.model else 0
+        example = None if self.shelf or self.progress else recording()
+        if example is not None:
+            return pictures.opening(example, now, self._notes)
         curve = self.realigned.curve if self.realigned else ()
         shown = first.progress if first and self.status.state == "idle" else self.progress
         upper = (
@@ -286,7 +290,7 @@ class AdapterLab(Stand):
             "upper": upper,
             "norms": pictures.norms(first, factors, now["layer"], layers),
             "lower": lower,
-            "facts": pictures.facts(first, None if second is first else second, ()),
+            "facts": pictures.facts(first, None if second is first else second, self._notes),
         }
 
     def verbs(self) -> frozenset[str]:

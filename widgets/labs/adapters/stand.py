@@ -14,6 +14,7 @@ from widgets.labs.worker import Task
 from workbench.core.method import methods
 from workbench.models.adapting import Adapters
 from workbench.models.model import Model
+from workbench.models.units import matrices
 from workbench.training.adapter import AdapterProgress
 from workbench.training.realign import Realigned
 from workbench.training.texts import Texts, read_texts
@@ -26,6 +27,8 @@ WORKING = "working"  # the name an adapter has while it is made
 
 class Stand(Bench):
     """The model, the adapters of the shelf, and what the settings put on it; see AdapterLab."""
+
+    looks = frozenset({"show", "below", "layer"})
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Stand(Bench):
         self._plain: Model | None = None
         self._texts: dict[str, Texts] = {}
         self._folders: dict[str, tempfile.TemporaryDirectory] = {}
+        self._notes: tuple[str, ...] = ()
 
     # ---- forms -----------------------------------------------------------------------------------
 
@@ -100,6 +104,13 @@ class Stand(Bench):
     def prepared(self, task: Task) -> None:
         assert self.model is not None  # loaded
         self.adapters, self._plain = Adapters(self.model), self.draft
+        self._notes = _left_out(self.model)
+
+    @property
+    def untouched(self) -> bool:
+        """No adapter is on the model, and the plain draft drafts."""
+        worn = self.settings["on"] and (self.entry("first") or self.entry("second"))
+        return not worn and self.draft is self._plain
 
     def apply(self, task: Task) -> None:
         """From the untouched model: the adapters, their strengths, the draft."""
@@ -137,8 +148,9 @@ class Stand(Bench):
         rows = texts.held_out[:LOOK_ROWS].to(self.model.torch_device)
         self.shelf[name] = look_at(adapters, name, kind, rows, **more)
 
-    def _choose(self, **changes: Any) -> None:
-        """One step of undo, then apply and measure."""
+    def _choose(self, note: str = "", **changes: Any) -> None:
+        """One step of undo, then apply and measure; ``note`` says what was done."""
+        self._note = note
         self.history.replace({**self.history.now, **changes})
         self.touched("first")
         self._mark()
@@ -149,3 +161,13 @@ class Stand(Bench):
             self.adapters.detach()
         for folder in self._folders.values():
             folder.cleanup()
+
+
+def _left_out(model: Model) -> tuple[str, ...]:
+    """What no adapter of this model reaches, in a sentence."""
+    if all(one.expert is None for one in matrices(model).values()):
+        return ()
+    return (
+        "The experts of this mixture are stored as one block and are not adapted; its other"
+        " matrices are.",
+    )

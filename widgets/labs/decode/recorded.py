@@ -8,10 +8,10 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from widgets.labs.recordings import rounded
 from workbench.core.errors import TraceError
 from workbench.core.trace import Trace
 
@@ -24,8 +24,7 @@ SETTINGS = {
     "max_new_tokens": 44,
     "seed": 4,
 }
-DIGITS = 4  # of every stored probability: a picture cannot show more, and the file stays small
-TOP = 5  # tokens kept of every law, likewise
+TOP = 5  # tokens kept of every law: a picture shows no more, and the file stays small
 
 
 @cache
@@ -54,17 +53,9 @@ def record(path: Path) -> Trace:
     for round_ in plain["rounds"]:
         for top in (*round_["p_top"], *round_["q_top"]):
             top["ids"], top["probs"] = top["ids"][:TOP], top["probs"][:TOP]
-    trace = Trace.from_json(msgspec.json.encode(_rounded(plain)), "the recorded run")
+    trace = Trace.from_json(msgspec.json.encode(rounded(plain)), "the recorded run")
     trace.save(path)
     return trace
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from widgets.labs.bench import DIALS, SPEED_PROMPTS, Bench
 from widgets.labs.board import Cell, Section
 from widgets.labs.experts import facts, form, pictures
 from widgets.labs.experts.costs import Costs
+from widgets.labs.experts.recorded import Recording, recording
 from widgets.labs.worker import Task
 from workbench.core.errors import BadInput, WorkbenchError
 from workbench.core.method import find_method, methods
@@ -23,11 +24,10 @@ from workbench.core.routing import RoutingRecord
 from workbench.core.steering import Action, Intervention
 from workbench.engine.dials import held_out
 from workbench.models.model import Model
-from workbench.models.routers import mixture_routers, record_routing
+from workbench.models.routers import mixture_routers, record_routing, routers_of
 from workbench.models.steering import Steering, check_steering
 
 TEXT = "for key, value in sorted(self._items.items()):\n    print(key, value)\n"
-QUIET = ("scope", "factor", "show")  # settings that change no model
 LEAST_EXPERTS = 8  # that sliders offer before the model is there
 
 
@@ -59,6 +59,7 @@ class ExpertLab(Bench):
         (Cell("picture", "plot", 240, 1.4), Cell("facts", "html", 220, 1.0)),
         (Cell("load", "plot", 200, 1.0), DIALS._replace(share=1.5)),
     )
+    looks = frozenset({"scope", "factor", "show"})  # what the next gesture means, and the picture
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class ExpertLab(Bench):
         self.selected = (0, 0)  # layer as it stands in the grid, token
         self.expert = 0
         self.costs = Costs()
+        self._dense = False  # loaded, and it has no experts
 
     # ---- forms -----------------------------------------------------------------------------------
 
@@ -105,6 +107,7 @@ class ExpertLab(Bench):
     def prepared(self, task: Task) -> None:
         """Refuse a model without experts before anything is measured."""
         assert self.model is not None  # loaded
+        self._dense = not routers_of(self.model.network)
         mixture_routers(self.model.network)
         self._read_text()
 
@@ -153,13 +156,18 @@ class ExpertLab(Bench):
             self._steering.remove()
             self._steering = None
 
+    @property
+    def untouched(self) -> bool:
+        """The routers decide as they were trained to."""
+        return self._steering is None
+
     def restore(self) -> None:
         """Take the hooks off."""
         self._let_go()
 
     def touched(self, key: str) -> None:
         """What only changes a picture is drawn; the cache is replayed where it was before."""
-        if key in QUIET:
+        if key in self.looks:
             return
         if key.startswith(form.FLOW):
             if self.costs.reports:
@@ -195,7 +203,7 @@ class ExpertLab(Bench):
         with self._lock:
             try:
                 if self.record is None or self.model is None:
-                    raise BadInput("no model yet; press Measure, then click a cell of the grid")
+                    raise BadInput(f"{action}: {self._nothing_to_steer()}")
                 one = Intervention(action, self.expert, *self.where(), factor)
                 others = tuple(x for x in self.interventions if not _same_place(x, one))
                 given = others if one in self.interventions else (*others, one)
@@ -207,6 +215,11 @@ class ExpertLab(Bench):
         if changed:
             self.touched("interventions")
         self._mark()
+
+    def _nothing_to_steer(self) -> str:
+        if self._dense:
+            return f"{self.name} has no experts; open the lab on a mixture, for instance zoo:moe"
+        return "no model yet; press Measure, then click a cell of the grid"
 
     def handle(self, cell: str, event: Mapping[str, Any]) -> None:
         """A click selects: a cell of the grid, or an expert of the bars beside it."""
@@ -257,12 +270,8 @@ class ExpertLab(Bench):
         """The lab's own cells."""
         record, plain = self.record, self.plain
         if record is None or plain is None:
-            empty = {
-                "data": [],
-                "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}},
-            }
-            note = '<p class="dw-small">Measure loads the mixture and records its routing.</p>'
-            return {"grid": empty, "cell": empty, "picture": empty, "load": empty, "facts": note}
+            example = recording()
+            return self._opening(example) if example else pictures.EMPTY
         token = self.selected[1]
         return {
             "grid": pictures.grid(record, self.pieces, self._marked(record)),
@@ -270,6 +279,19 @@ class ExpertLab(Bench):
             "picture": self._picture(record, plain),
             "load": pictures.load(record),
             "facts": self._facts(record),
+        }
+
+    def _opening(self, example: Recording) -> dict[str, Any]:
+        """A recorded example, called so, until there is a routing of one's own."""
+        record, pieces = example.record, example.pieces
+        first = record.layers[min(record.layers)].ranked(0)[0][0]
+        return {
+            "grid": pictures.grid(record, pieces, [(0, 0)], "recorded example"),
+            "cell": pictures.cell(record, record, (0, 0), pieces[0], first),
+            "picture": self._picture(record, record),
+            "load": pictures.load(record),
+            "facts": facts.opening_html(example.said, self.name, self._dense)
+            + facts.text_html(example.loss_nats, example.loss_nats, record),
         }
 
     def _marked(self, record: RoutingRecord) -> list[tuple[int, int]]:

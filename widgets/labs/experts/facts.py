@@ -15,6 +15,19 @@ from workbench.core.steering import Intervention
 LISTED = 4
 
 
+def opening_html(said: str, name: str, dense: bool) -> str:
+    """What the pictures are while the lab has no routing of its own."""
+    told = f"The pictures show a recorded example: {said}."
+    more = f"Measure loads {name} and records its routing."
+    if dense:
+        more = (
+            f"{name} is a dense model: every token goes through the same matrices, so there is"
+            " nothing to ban or force. Open the lab on a mixture (Qwen-MoE, Mixtral, OLMoE), for"
+            " instance zoo:moe."
+        )
+    return f'<p class="dw-why">{escape(told)}</p><p class="dw-why">{escape(more)}</p>'
+
+
 def interventions_html(given: Sequence[Intervention], where: str) -> str:
     """What is in force, newest first, and where the next one would act."""
     lines = [f'<p class="dw-why">Next one: {escape(where)}.</p>']

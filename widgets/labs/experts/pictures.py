@@ -20,9 +20,18 @@ SHOWN = {
     "cache": "hits of an expert cache",
 }
 
+_NOTHING = {"data": [], "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}}}
+EMPTY: dict[str, Any] = {
+    **dict.fromkeys(("grid", "cell", "picture", "load"), _NOTHING),
+    "facts": '<p class="dw-small">Measure loads the mixture and records its routing.</p>',
+}
+
 
 def grid(
-    record: RoutingRecord, pieces: Sequence[str], marked: Sequence[tuple[int, int]]
+    record: RoutingRecord,
+    pieces: Sequence[str],
+    marked: Sequence[tuple[int, int]],
+    note: str = "",
 ) -> dict[str, Any]:
     """Tokens across, layers up, coloured by the heaviest expert."""
     shown = min(len(pieces), TOKENS)
@@ -36,6 +45,7 @@ def grid(
             tuple(tuple(first[1][:shown]) for first, _ in ranked),
             record.expert_count,
             tuple(cell for cell in marked if cell[1] < shown),
+            note,
         )
     )
 
