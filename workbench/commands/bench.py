@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import argparse
 
+from workbench.commands import require
+
 SUMMARY = "measure speed and acceptance on this machine"
 DESCRIPTION = """\
 Measure on this machine, with everything that is compared interleaved in one process.
 
   peers     our decoding beside the transformers library's, same checkpoint, same prompts
   claims    what the papers say, measured on the embedded models (docs/claims.md)
-  lossless  whether rules and runs emit the target's law, and which rule is broken"""
+  lossless  whether rules and runs emit the target's law, and which rule is broken
+  arena     any grid of models, drafters, rules and lengths; goes on where it was cut off"""
 EXAMPLES = (
     "workbench bench peers",
+    "workbench bench arena --drafter token_recycling rest --set policy.depth=2,4,8",
     "workbench bench lossless",
     "workbench bench lossless --drafter draft_model --verifier rejection",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from workbench.bench import claims, lossless, peers
+    from workbench.bench import arena_command, claims, lossless, peers
 
     several = parser.add_subparsers(dest="measurement", metavar="MEASUREMENT", required=True)
     one = several.add_parser("peers", help="our decoding beside transformers' own")
@@ -31,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one = several.add_parser("lossless", help="audit verification rules, or runs")
     lossless.add_arguments(one)
     one.set_defaults(measure=lossless.run)
+    one = several.add_parser("arena", help="a grid of methods against plain decoding, resumable")
+    arena_command.add_arguments(one)
+    one.set_defaults(measure=arena_command.run, libraries=("pandas", "pyarrow", "joblib"))
 
 
 def run(args: argparse.Namespace) -> int:
+    require("bench", *getattr(args, "libraries", ()))
     return args.measure(args)
