@@ -53,8 +53,8 @@ def test_every_setting(method):
 @pytest.mark.parametrize("family", ["mistral", "qwen3", "gemma2", "olmo2", "gpt_neox", "qwen3_moe"])
 @pytest.mark.parametrize("method", DEFAULTS, ids=name_of)
 def test_other_families(method, family):
-    targets = {"targets": "attention"} if hasattr(method, "targets") else {"feedforward": False}
-    method = type(method)(**targets)
+    where = {"targets": "attention", "feedforward": False}
+    method = type(method)(**{k: v for k, v in where.items() if hasattr(method, k)})
     for check in ("check_zero_init", "check_removal", "check_disabled", "check_parameter_count"):
         network = family_network(family, vocab_size=16).requires_grad_(False)
         getattr(AdapterSuite(method, RuledModel(family, network, None)), check)()

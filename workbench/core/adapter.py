@@ -28,7 +28,8 @@ class AdapterMethod(Protocol):
     """A method of the family ``adapter``: knobs, and the peft configuration that they mean.
 
     ``zero_init``: attaching it changes no logit. ``linear``: it is a constant change of each
-    weight, so it can be merged.
+    weight, so it can be merged. A method that puts virtual tokens in front of every text has
+    ``virtual = True``; it changes no module and has no strength by layer.
     """
 
     name: str
@@ -146,3 +147,20 @@ def _attends(shape: TargetShape) -> bool:
 
 def _named(shape: TargetShape, name: str) -> bool:
     return shape.name == name or shape.name.endswith("." + name)
+
+
+def key_value_width(shapes: Sequence[TargetShape]) -> int:
+    """How many numbers the keys of one token are, in the layer that comes first.
+
+    Raises:
+        BadKnob: a model whose attention is not known here.
+    """
+    own = [s for s in shapes if s.layer == 0 and _attends(s)]
+    keys = [s for s in own if s.leaf == "k_proj"]
+    if keys:
+        return keys[0].d_out
+    fused = [s for s in own if s.leaf in _FUSED_ATTENTION]
+    outputs = [s for s in own if s.leaf not in _FUSED_ATTENTION]
+    if len(fused) != 1 or len(outputs) != 1:
+        raise BadKnob("prefix: this model has no key matrix that is known here")
+    return (fused[0].d_out - outputs[0].d_in) // 2  # queries are as wide as the output's input

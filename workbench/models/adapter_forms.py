@@ -12,6 +12,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 import workbench.models.tuners  # noqa: F401 - registers our own types
 from workbench.core.errors import BadKnob, UnknownMethod, closest
 from workbench.core.method import Knob
+from workbench.models.virtual_tokens import VIRTUAL_TYPES
 
 # Fields that are about the place of use, or that the lab decides itself.
 _NOT_KNOBS = {
@@ -30,18 +31,23 @@ _NOT_KNOBS = {
     "megatron_core",
 }
 _NOT_ALONE = {"XLORA", "POLY", "SHADOW"}  # need other adapters, task numbers, or a network beside
+_VIRTUAL_TOKENS = 16  # peft has no default
 _KINDS = {bool: "bool", int: "int", float: "float", str: "text"}
 
 
 def tuner_types() -> tuple[str, ...]:
-    """Names of the types that change weights (virtual tokens are no tuners), sorted."""
-    return tuple(
-        sorted(
-            _plain(name)
-            for name, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items()
-            if hasattr(tuner, "tuner_layer_cls") and _plain(name) not in _NOT_ALONE
-        )
-    )
+    """Names of the types that change weights or put virtual tokens in front of a text, sorted."""
+    changing = {
+        _plain(name)
+        for name, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items()
+        if hasattr(tuner, "tuner_layer_cls")
+    }
+    return tuple(sorted((changing | set(VIRTUAL_TYPES)) - _NOT_ALONE))
+
+
+def takes_targets(peft_type: str) -> bool:
+    """Whether a type changes chosen modules."""
+    return "target_modules" in {one.name for one in dataclasses.fields(_class(peft_type))}
 
 
 def _plain(name: Any) -> str:
@@ -79,6 +85,8 @@ def config_knobs(peft_type: str) -> tuple[Knob, ...]:
 def _knob(one: dataclasses.Field, hint: Any) -> Knob | None:
     default = one.default
     about = " ".join(str(one.metadata.get("help", "")).split()) or f"peft's {one.name}."
+    if one.name == "num_virtual_tokens":
+        return Knob(one.name, "int", _VIRTUAL_TOKENS, low=1, unit="virtual tokens", help=about)
     choices = _choices(hint)
     if choices and default in choices:
         return Knob(one.name, "choice", default, choices=choices, help=about)

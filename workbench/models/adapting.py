@@ -1,7 +1,8 @@
 """Adapters on a model's own network, in place: attach, load, weigh, switch, take off.
 
 *Idea*: peft replaces single modules and leaves the network what it was, so sessions, hooks and the
-fused walk go on working; after each change the passes are probed again. What was replaced is
+fused walk go on working (virtual tokens change no module at all, sessions begin with them); after
+each change the passes are probed again. What was replaced is
 remembered, so taking adapters off gives the same modules and the same bits.
 """
 
@@ -9,32 +10,34 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from workbench.core import errors
 from workbench.core.errors import BadInput, BadKnob, Mismatch, closest
 from workbench.models.adapter_checks import (
+    check_layer_strength,
     check_ranks,
     check_targets,
+    check_virtual,
     kind_of,
     leaves_base_alone,
     outer_name,
     scales,
 )
 from workbench.models.adapter_files import check_fit, read_adapter, write_adapter
+from workbench.models.adapter_holding import fill, hold, make_trainable, tensors_of, to_save
 from workbench.models.adapter_strength import MOST_STRENGTH, Attached, Strengths
 from workbench.models.anatomy import anatomy_of
 from workbench.models.model import Model
 from workbench.models.originals import Originals
 from workbench.models.probe import choose_mode
 from workbench.models.targets import target_shapes
+from workbench.models.virtual_tokens import VirtualKeys, VirtualTokens, start_from_words
 
 
 class Adapters:
@@ -44,10 +47,8 @@ class Adapters:
         model: its network is changed in place, and restored by :meth:`detach`.
 
     Strength s of an adapter means base + s (adapted - base) at every matrix. LoRA and other sums
-    have it for free in their scale; elsewhere the base's output is computed once more.
-
-    Prefix and prompt tuning are refused: their virtual keys would have to stand in every session's
-    cache before the first token, with all positions shifted, and here a cache begins empty.
+    have it for free in their scale; elsewhere the base's output is computed once more. Virtual
+    tokens (prefix tuning, prompt tuning, p-tuning) are counted s times, alike in all layers.
     """
 
     def __init__(self, model: Model):
@@ -105,15 +106,15 @@ class Adapters:
         """A copy of the adapter's tensors, under the names that peft saves them by."""
         return {outer_name(k): v.detach().clone() for k, v in self._tensors(name).items()}
 
-    def _tensors(self, name: str) -> dict[str, torch.Tensor]:
-        """The tensors themselves, under the names that they have among the other adapters'.
+    def virtual_keys(self, name: str) -> VirtualKeys | None:
+        """The keys and values that it puts in front of every text; None where it puts none."""
+        if not self.config(name).is_prompt_learning:
+            return None
+        with self.alone(name):
+            return self.model.virtual_keys()
 
-        peft leaves out the other adapters of the same type only; those of other types are ours to
-        leave out, by the part of the path that is an adapter's name.
-        """
-        holder, others = self._known(name).holder, set(self._attached) - {name}
-        own = {k: v for k, v in holder.state_dict().items() if not others & set(k.split("."))}
-        return get_peft_model_state_dict(holder, own, name, save_embedding_layers=False)
+    def _tensors(self, name: str) -> dict[str, torch.Tensor]:
+        return tensors_of(self._known(name), name, set(self._attached) - {name})
 
     def start(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors it began with; empty for one that came from a file."""
@@ -134,6 +135,8 @@ class Adapters:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._inject(config, name)
+            if getattr(config, "starts_from_words", False):
+                start_from_words(self.model.network, self._attached[name].holder, name)
         self._attached[name].start = self.state(name)
         self._refresh_or_leave(name)
 
@@ -171,13 +174,7 @@ class Adapters:
         self._fill(name, tensors)
 
     def _fill(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        inner = {outer_name(key): key for key in self._tensors(name)}
-        with torch.no_grad():
-            set_peft_model_state_dict(
-                self._known(name).holder,
-                {inner[key]: value for key, value in tensors.items()},
-                adapter_name=name,
-            )
+        fill(self._known(name), name, self._tensors(name), tensors)
 
     def weighted(
         self, names: Sequence[str], weights: Sequence[float], name: str, options: dict[str, Any]
@@ -207,11 +204,7 @@ class Adapters:
 
     def _inject(self, config: Any, name: str) -> None:
         self._check_name(name)
-        if config.is_prompt_learning:
-            raise Mismatch(
-                f"{kind_of(config)} adds virtual tokens instead of changing weights; a session's"
-                " cache begins empty and cannot hold them, choose an adapter that changes weights"
-            )
+        check_virtual(config, self.model)
         check_targets(config, self.model.network, self._shapes)
         if self._originals is None:
             self._originals = Originals(self.model.network)
@@ -219,7 +212,9 @@ class Adapters:
             self._originals.keep_weights()
         others = {other: self.state(other) for other in self._attached}
         try:
-            self._attached[name] = Attached(config, self._held(config, name))
+            self._attached[name] = Attached(
+                config, hold(self.model.network, self._attached, config, name)
+            )
             check_ranks(config, name, self.layers(name))
         except BaseException as error:
             self._rebuild({other: self._attached[other] for other in others}, others)
@@ -229,17 +224,6 @@ class Adapters:
             raise Mismatch(f"{kind_of(config)} does not fit {self.model.name!r}: {words}") from None
         entry = self._attached[name]
         entry.scaling = {p: la.scaling[name] for p, la in self.layers(name) if scales(la, name)}
-
-    def _held(self, config: Any, name: str) -> Any:
-        """The peft model that keeps the adapter: that of its type, or a new one around all."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for other in self._attached.values():
-                if other.config.peft_type == config.peft_type:
-                    other.holder.add_adapter(name, config)
-                    return other.holder
-            vars(self.model.network).pop("peft_config", None)
-            return PeftModel(self.model.network, config, name, autocast_adapter_dtype=False)
 
     # ---- taking off ------------------------------------------------------------------------------
 
@@ -303,6 +287,7 @@ class Adapters:
             if not 0 <= value <= MOST_STRENGTH:
                 raise BadKnob(f"strength={value!r}: must lie in [0, {MOST_STRENGTH}]")
         entry = self._known(name)
+        check_layer_strength(entry.config, layers or {})
         entry.strength, entry.layers = float(strength), dict(layers or {})
         self._apply()
 
@@ -326,16 +311,18 @@ class Adapters:
 
     def _apply(self) -> None:
         self._strengths.apply(self.model.network, self._attached)
+        if virtual := VirtualTokens.of(self.model.network):
+            virtual.set({n: a.strength * a.active for n, a in self._attached.items()})
 
     # ---- training --------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def train(self, name: str) -> Iterator[None]:
         """Inside, this adapter alone is trainable; afterwards nothing is."""
-        holder, network = self._known(name).holder, self.model.network
+        entry, network = self._known(name), self.model.network
         network.requires_grad_(False)
         try:
-            holder.set_requires_grad(name, True)
+            make_trainable(entry, name)
             yield
         finally:
             network.requires_grad_(False)
@@ -344,7 +331,7 @@ class Adapters:
 
     def save(self, name: str, folder: str | Path) -> Path:
         """Write a folder that peft loads (types of ours: once this module is imported)."""
-        config = copy.deepcopy(self.config(name))
+        config, tensors = to_save(self._known(name), name, self.state(name))
         config.base_model_name_or_path = self.model.name
         config.task_type, config.inference_mode = "CAUSAL_LM", True
-        return write_adapter(folder, config, self.state(name))
+        return write_adapter(folder, config, tensors)

@@ -6,6 +6,8 @@ buffers to the fast walk, which writes into them directly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -87,21 +89,29 @@ class KeyValueCache(Cache):
     Args:
         layers: number of layers.
         capacity: tokens that fit, drafts included; grown by doubling when exceeded.
+        front: (keys, values) of each layer that stand before the first token for good; lengths
+            count tokens only, so nobody else needs to know.
     """
 
-    def __init__(self, layers: int, capacity: int):
+    def __init__(self, layers: int, capacity: int, front: Sequence[tuple] = ()):
+        self.front_tokens = front[0][0].shape[-2] if front else 0
+        capacity += self.front_tokens
         super().__init__(layers=[PreallocatedLayer(capacity) for _ in range(layers)])
         self.capacity = capacity
+        with torch.inference_mode():
+            for layer, (keys, values) in zip(self.layers, front, strict=False):
+                layer.update(keys, values)
 
     def set_length(self, length: int) -> None:
         """Forget everything after the first ``length`` tokens (nothing is moved)."""
         for layer in self.layers:
-            layer.length = length
+            layer.length = self.front_tokens + length
 
     @torch.inference_mode()
     def reserve(self, tokens: int) -> None:
         """Grow so that ``tokens`` fit."""
         if tokens <= self.capacity:
+        tokens += self.front_tokens
             return
         capacity = self.capacity
         while capacity < tokens:
@@ -115,7 +125,8 @@ class KeyValueCache(Cache):
         """Compact: after the first ``length`` tokens keep only the given rows of what follows."""
         if rows != list(range(len(rows))):
             device = next((x.device for x in self.layers if x.key_store is not None), None)
-            source = torch.tensor([length + row for row in rows], device=device)
+            start = self.front_tokens + length
+            source = torch.tensor([start + row for row in rows], device=device)
             for layer in self.layers:
-                layer.move(source, length)
+                layer.move(source, start)
         self.set_length(length + len(rows))

@@ -15,6 +15,7 @@ from workbench.core.errors import BadInput
 from workbench.models.anatomy import Anatomy, anatomy_of
 from workbench.models.session import Session
 from workbench.models.walk import FusedWalk
+from workbench.models.virtual_tokens import VirtualKeys, virtual_count, virtual_keys
 
 _SAMPLED_PER_WEIGHT = 1024
 
@@ -117,12 +118,18 @@ class Model:
 
     @property
     def context_tokens(self) -> int:
-        """Tokens that fit, prompt and drafts included."""
-        return self._context[0]
+        """Tokens that fit, prompt and drafts included; virtual tokens take their share."""
+        return self._context[0] - virtual_count(self.network)
 
     @property
     def context_reason(self) -> str:
-        return self._context[1]
+        virtual = virtual_count(self.network)
+        return self._context[1] + (f", less {virtual} virtual tokens" if virtual else "")
+
+    def virtual_keys(self) -> VirtualKeys | None:
+        """What stands in front of every text, where an adapter puts something there."""
+        with torch.inference_mode():
+            return virtual_keys(self.network)
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs",
+)
 
 
 class Originals:
@@ -25,6 +30,7 @@ class Originals:
             for parent in network.modules()
             for name, child in parent.named_children()
         ]
+        self._names = [(module, set(module._modules)) for module in network.modules()]
         self._flags = [(p, p.requires_grad) for p in network.parameters()]
         self._modes = [(module, module.training) for module in network.modules()]
         self._hooks = [
@@ -45,6 +51,9 @@ class Originals:
         for parent, name, child in self._children:
             if getattr(parent, name, None) is not child:
                 setattr(parent, name, child)
+        for parent, names in self._names:
+            for name in set(parent._modules) - names:
+                delattr(parent, name)
         for hooks, before in self._hooks:
             for key in set(hooks) - before:
                 del hooks[key]

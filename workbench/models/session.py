@@ -24,6 +24,9 @@ from workbench.models.places import at_positions
 class Session:
     """Scores rows of tokens with one model and remembers the committed ones.
 
+    Virtual tokens of the model stand in front of the text and are none of ``tokens``; a session
+    keeps those that it began with, also where the model gets others meanwhile.
+
     Args:
         model: a loaded :class:`workbench.models.model.Model`.
         capacity: tokens to make room for at first; the cache grows by doubling.
@@ -32,7 +35,9 @@ class Session:
     def __init__(self, model, capacity: int = 512):
         self.model = model
         self.tokens: list[int] = []
-        self._cache = KeyValueCache(model.layer_count, capacity)
+        front = model.virtual_keys()
+        self._cache = KeyValueCache(model.layer_count, capacity, front.layers if front else ())
+        self._bias = front.bias if front else None
         self._pending: list[int] | torch.Tensor = []
         self._pending_parent: tuple[int, ...] = ()
         self._ascended: Ascent | None = None
@@ -160,7 +165,7 @@ class Session:
         self._cache.set_length(past + total - n)
         try:
             self._cache.reserve(past + total)
-            with at_positions(rows.positions):
+            with at_positions(rows.positions - self._cache.front_tokens):
                 if stream is not None:
                     depth = self._ascended.depth
                     self._cache.set_length(past)
@@ -203,6 +208,7 @@ class Session:
     def _rows(self, tokens, parent: tuple[int, ...], n: int, past: int) -> walk.Rows:
         device, dtype = self.device, self.model.torch_dtype
         total = len(parent)
+        past += self._cache.front_tokens
         ids = torch.as_tensor(tokens[-n:], dtype=torch.long, device=device)
         chain = parent == tuple(range(-1, total - 1))
         if chain and (n == total or n == 1):
@@ -211,7 +217,7 @@ class Session:
             causal = past == 0 and n > 1
             bare = n == 1 or (causal and self.model.mode == "fused")
             mask = None if bare else walk.causal_mask(n, past, dtype, device)
-            return walk.Rows(ids, positions, past, mask, causal)
+            return walk.Rows(ids, positions, past, self._biased(mask, past + n), causal)
         if not self.model.trees and not chain:
             raise ModelError(
                 f"{self.model.name}: a branching tree cannot be scored, {self.model.reason}; use a"
@@ -220,7 +226,17 @@ class Session:
         block, depth = tree_block(parent, dtype, str(device))
         mask = torch.zeros(1, 1, n, past + total, dtype=dtype, device=device)
         mask[..., past:] = block[-n:]
+        mask = self._biased(mask, past + total)
         return walk.Rows(ids, depth[-n:] + past, past + total - n, mask, False)
+
+    def _biased(self, mask: torch.Tensor | None, width: int) -> torch.Tensor | None:
+        """The mask with what is added to the scores of virtual tokens; without any, as it is."""
+        if self._bias is None:
+            return mask
+        if mask is None:  # a single row
+            mask = self._bias.new_zeros(1, 1, 1, width)
+        mask[..., : len(self._bias)] += self._bias
+        return mask
 
     def check_room(self, n: int) -> None:
         """Raise where ``n`` more rows do not fit the context."""

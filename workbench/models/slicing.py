@@ -20,6 +20,7 @@ from workbench.models.anatomy import anatomy_of
 from workbench.models.masking import apply_masks
 from workbench.models.model import Model
 from workbench.models.units import Parts, layers_of, parts_of, shapes_of
+from workbench.models.virtual_tokens import VirtualTokens
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def sliced(model: Model, masks: MaskSet, weights: Any = None) -> Model:
     from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
-    if any(name.endswith(".base_layer") for name, _ in model.network.named_modules()):
+    adapted = any(name.endswith(".base_layer") for name, _ in model.network.named_modules())
+    if adapted or VirtualTokens.of(model.network) is not None:
         raise BadInput(
             f"{model.name}: has adapters on it, and what they add does not shrink with the weights;"
             " detach or merge them first, or keep the mask"

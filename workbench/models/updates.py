@@ -1,4 +1,7 @@
-"""What an adapter does to the weights: updates, their size layer by layer, their spectrum."""
+"""What an adapter does to the weights: updates, their size layer by layer, their spectrum.
+
+Virtual tokens change no weight; their keys and values take the place of updates in the pictures.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,15 @@ def deltas(adapters: Adapters, name: str) -> dict[str, Float[torch.Tensor, "o i"
     the mean over its experts stands for it. Layers that are no matrices are left out.
 
     Cost: for tuners that do not say it, a pass of d_in rows through each changed matrix.
+
+    Raises:
+        Mismatch: virtual tokens, which change no weight.
     """
+    if adapters.config(name).is_prompt_learning:
+        raise Mismatch(
+            f"adapter={name!r} puts virtual tokens in front of the text and changes no weight, so"
+            " there is nothing to merge or add; put it on beside the others instead"
+        )
     found = {}
     for path, layer in adapters.layers(name):
         if shape_of(layer.get_base_layer()) is not None:
@@ -49,10 +60,27 @@ def _read_off(adapters: Adapters, name: str, layer: Any) -> torch.Tensor:
         return (layer(unit) - layer.base_layer(unit)).T
 
 
+def _changes(adapters: Adapters, name: str) -> dict[str, torch.Tensor]:
+    """The updates; of virtual tokens their keys and values, ``[n heads x d]`` each."""
+    if not adapters.config(name).is_prompt_learning:
+        return deltas(adapters, name)
+    virtual = adapters.virtual_keys(name)
+    if virtual is None:  # strength 0
+        return {}
+    return {
+        f"layers.{layer}.virtual {what}": rows[0].transpose(0, 1).flatten(1)
+        for layer, pair in enumerate(virtual.layers)
+        for what, rows in zip(("keys", "values"), pair, strict=True)
+    }
+
+
 def layer_norms(adapters: Adapters, name: str) -> dict[int, float]:
-    """Layer -> Frobenius norm of all its updates together (-1 = outside the layers)."""
+    """Layer -> Frobenius norm of all its updates together (-1 = outside the layers).
+
+    Of virtual tokens: of their keys and values.
+    """
     squares: dict[int, float] = {}
-    for path, delta in deltas(adapters, name).items():
+    for path, delta in _changes(adapters, name).items():
         layer = layer_of(path)
         squares[layer] = squares.get(layer, 0.0) + float(delta.float().square().sum())
     return {layer: total**0.5 for layer, total in sorted(squares.items())}
@@ -63,7 +91,7 @@ def spectra(
 ) -> dict[str, tuple[float, ...]]:
     """Module -> its update's largest singular values in one layer, largest first."""
     found = {}
-    for path, delta in deltas(adapters, name).items():
+    for path, delta in _changes(adapters, name).items():
         if layer_of(path) == layer:
             values = torch.linalg.svdvals(_precise(delta))[:most]
             found[path.rpartition(".")[2]] = tuple(values.tolist())

@@ -1,6 +1,7 @@
 """What every adapter must satisfy, on a tiny network in double precision.
 
-Checks are chosen by what a method declares (``zero_init``, ``linear``), never by its name.
+Checks are chosen by what a method declares (``zero_init``, ``linear``, ``virtual``), never by its
+name.
 
 Example:
     >>> suite = AdapterSuite(make_method("adapter", "lora"))
@@ -37,6 +38,7 @@ class AdapterSuite:
 
     def __init__(self, method: Any, model: Model | None = None, adapters: type = Adapters):
         self.method = method
+        self.virtual = getattr(method, "virtual", False)
         self.model = model or tiny_network(5, layers=3, seed=4)
         self.adapters = adapters(self.model)
         self.ids = torch.randint(0, 5, (2, 9), generator=torch.Generator().manual_seed(1))
@@ -114,9 +116,14 @@ class AdapterSuite:
             assert torch.allclose(part[path], factor * delta, atol=TOLERANCE), path
 
     def check_merged(self) -> None:
-        """A constant change added into the weights gives the same logits; a mixture refuses."""
+        """A constant change added into the weights gives the same logits; all else refuses."""
         self.attach()
         wanted = self.logits()
+        if self.virtual:
+            with contextlib.suppress(Mismatch):
+                deltas(self.adapters, NAME)
+                raise AssertionError("it puts tokens in front, yet it names changes of weights")
+            return
         merged = copy.deepcopy(self.model.network)
         tuner_layers = [
             m for m in merged.modules() if hasattr(m, "merge") and hasattr(m, "unmerge")
@@ -184,6 +191,22 @@ class AdapterSuite:
         session.sync(row[0, :5].tolist())
         got = session.forward(row[0, 5:].tolist()).logits
         assert (got - wanted[5:]).abs().max() < TOLERANCE, self.model.mode
+        session.commit([0, 2])
+        session.crop(5)
+        got = session.forward(row[0, 5:].tolist()).logits
+        assert (got - wanted[5:]).abs().max() < TOLERANCE, "after commit and crop"
+
+    def check_virtual(self) -> None:
+        """Virtual tokens take their place in the context; nothing else takes any."""
+        before = self.model.context_tokens
+        self.attach()
+        virtual = self.adapters.virtual_keys(NAME)
+        count = virtual.layers[0][0].shape[2] if virtual else 0
+        assert bool(count) == self.virtual
+        assert self.model.context_tokens == before - count
+        assert len(self.model.session()) == 0, "virtual tokens are no tokens of the text"
+        self.adapters.detach()
+        assert self.model.context_tokens == before
 
     def check_company(self) -> None:
         """A second adapter beside it keeps its own tensors when the first is taken off."""

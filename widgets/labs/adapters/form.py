@@ -8,7 +8,7 @@ from typing import Any
 from widgets.controls.form import Field, fields_of, picker
 from widgets.labs.board import Section
 from workbench.core.method import Knob, find_method, make_method, methods
-from workbench.models.adapter_forms import config_knobs, peft_config, tuner_types
+from workbench.models.adapter_forms import config_knobs, peft_config, takes_targets, tuner_types
 from workbench.models.adapter_strength import MOST_STRENGTH
 from workbench.models.corpus import FAMILIES
 
@@ -129,7 +129,8 @@ class AnyTuner:
 
     def config(self, shapes: Sequence[Any]) -> Any:
         """peft's configuration; without targets peft chooses by the model's family."""
-        where = {"target_modules": self._targets} if self._targets else {}
+        wanted = self._targets and takes_targets(self.name)
+        where = {"target_modules": self._targets} if wanted else {}
         if self.name == "IA3":
             where["feedforward_modules"] = []
         return peft_config(self.name, **where, **self._knobs)

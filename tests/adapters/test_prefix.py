@@ -1,0 +1,372 @@
+"""Virtual tokens: a session with them is peft's own forward, to the last row of a tree."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from adapters.conftest import attach, logits
+from peft import PeftModel, PeftModelForCausalLM, PrefixTuningConfig, get_peft_model
+
+from workbench.core.errors import BadInput, BadKnob, Mismatch, ModelError
+from workbench.core.method import make_method
+from workbench.core.sampling import Sampling
+from workbench.core.span import Span
+from workbench.engine.dials import held_out, weight_bytes
+from workbench.engine.run import Run, RunSettings
+from workbench.models.adapter_forms import peft_config, tuner_types
+from workbench.models.adapting import Adapters
+from workbench.models.session import Session
+from workbench.models.twin import Twin
+from workbench.models.updates import deltas, layer_norms, spectra
+from workbench.testing.tiny_network import tiny_network
+
+N = 5
+KINDS = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
+FAMILIES = (
+    ("llama", "fused"),
+    ("llama", "walk"),
+    ("llama", "stock"),
+    ("gpt2", None),
+    ("opt", None),
+)
+PARENT = (-1, 0, 0, 1, 2, 1, 4, 3)
+TEXT = torch.randint(0, 256, (24,), generator=torch.Generator().manual_seed(2)).tolist()
+
+
+def path_to(row: int) -> list[int]:
+    return [] if row < 0 else [*path_to(PARENT[row]), row]
+
+
+def plain_peft(model, kind: str, count: int = N):
+    """The model of plain peft, over weights of its own; its tokens are far from where they began.
+
+    Large values: a wrong position or a mask that hides them shows in the logits.
+    """
+    network = copy.deepcopy(model.network)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        config = peft_config(kind, num_virtual_tokens=count, task_type="CAUSAL_LM")
+        return PeftModelForCausalLM(network, config).eval().requires_grad_(False)
+
+
+def put_on(adapters: Adapters, peft_model, name: str = "p") -> None:
+    """The same tokens, by way of the workbench."""
+    kind = str(peft_model.peft_config["default"].peft_type.value)
+    adapters.attach(peft_config(kind, num_virtual_tokens=N), name)
+    encoder = adapters._known(name).holder.prompt_encoder[name]
+    encoder.load_state_dict(peft_model.prompt_encoder["default"].state_dict())
+
+
+@torch.inference_mode()
+def peft_rows(peft_model, text) -> torch.Tensor:
+    """Logits of every token of the text by peft's own forward, ``[t v]``."""
+    found = peft_model(input_ids=torch.tensor([list(text)])).logits[0]
+    return found[-len(text) :]
+
+
+def close(got: torch.Tensor, wanted: torch.Tensor) -> bool:
+    return bool(((got - wanted).abs().max() / wanted.std()) < 1e-5)
+
+
+def check_session(session: Session, peft_model) -> None:
+    """Chain, tree, committed path, crop, another text: each is peft's plain forward."""
+    text, rows = TEXT[:10], TEXT[10:18]
+    assert close(session.sync(text).logits[-1], peft_rows(peft_model, text)[-1])
+    tree = session.forward(rows, PARENT).logits
+    for row in range(len(rows)):
+        wanted = peft_rows(peft_model, text + [rows[r] for r in path_to(row)])[-1]
+        assert close(tree[row], wanted), row
+    session.commit(path_to(6))
+    assert session.tokens == text + [rows[r] for r in path_to(6)]
+    wanted = peft_rows(peft_model, [*session.tokens, 3])[-1]
+    assert close(session.forward([3]).logits[-1], wanted), "after commit"
+    session.crop(4)
+    wanted = peft_rows(peft_model, TEXT[:4] + TEXT[18:])[4:]
+    assert close(session.forward(TEXT[18:]).logits, wanted), "after crop"
+    with session.scratch():
+        session.sync([*TEXT[:4], 1, 2])
+    session.crop(0)
+    assert close(session.forward(TEXT[:6]).logits, peft_rows(peft_model, TEXT[:6])), "anew"
+
+
+@pytest.fixture
+def bare(loaded):
+    """``bare(family, mode)``: a model, its adapters, and a way back."""
+    opened = []
+
+    def get(family: str, mode: str | None = None):
+        heads = {"num_key_value_heads": 4} if family == "gpt2" else {}  # peft believes the config
+        model = loaded(family, **heads)
+        adapters = Adapters(model)
+        opened.append((adapters, model.mode))
+        return model, adapters
+
+    yield get
+    for adapters, mode in opened:
+        adapters.detach()
+        assert adapters.model.mode == mode
+
+
+@pytest.mark.parametrize(("family", "mode"), FAMILIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_session_is_pefts_own_forward(bare, family, mode, kind):
+    model, adapters = bare(family)
+    peft_model = plain_peft(model, kind)
+    before = model.context_tokens
+    put_on(adapters, peft_model)
+    assert model.trees and (mode is None or model.mode == "fused")
+    model.mode = mode or model.mode
+    assert model.context_tokens == before - N and "5 virtual tokens" in model.context_reason
+    check_session(model.session(), peft_model)
+    with torch.inference_mode():
+        ids = torch.tensor([TEXT, TEXT[::-1]])
+        wanted = peft_model(input_ids=ids).logits[:, -len(TEXT) :]
+        assert close(model.network(input_ids=ids, use_cache=False).logits, wanted)
+        first = model.network(input_ids=ids[:, :20])  # it stores, and goes on from there
+        rest = model.network(input_ids=ids[:, 20:], past_key_values=first.past_key_values)
+        assert close(rest.logits, wanted[:, 20:])
+
+
+def test_text_that_starts_at_position_0_is_caught(bare, monkeypatch):
+    model, adapters = bare("llama")
+    peft_model = plain_peft(model, "PREFIX_TUNING")
+    put_on(adapters, peft_model)
+    honest = Session._rows
+
+    def unshifted(self, *args):
+        rows = honest(self, *args)
+        vars(rows)["positions"] = rows.positions - N
+        return rows
+
+    check_session(model.session(), peft_model)
+    monkeypatch.setattr(Session, "_rows", unshifted)
+    with pytest.raises(AssertionError):
+        check_session(model.session(), peft_model)
+
+
+def test_parts_of_a_pass_go_on_as_one(bare):
+    model, adapters = bare("llama")
+    peft_model = plain_peft(model, "PREFIX_TUNING")
+    put_on(adapters, peft_model)
+    session = model.session()
+    session.sync(TEXT[:6])
+    session.ascend(TEXT[6:9], 2)
+    session.ascend(TEXT[9:10], 2)
+    resumed = session.forward(TEXT[6:12]).logits
+    assert close(resumed, peft_rows(peft_model, TEXT[:12])[6:])
+    session.forward(TEXT[6:9], span=Span.of(range(1, 3)))  # skips a layer, then nothing is left
+    session.crop(6)
+    assert close(session.forward(TEXT[6:9]).logits, peft_rows(peft_model, TEXT[:9])[6:])
+    session.forward(TEXT[6:8])
+    grown = session.forward(TEXT[8:10], (1, 2), grow=True).logits
+    assert close(grown, peft_rows(peft_model, TEXT[:10])[8:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("drafter", ["prompt_lookup", "draft_model", "token_recycling", "pruned"])
+def test_greedy_speculation_is_pefts_own_generate(bare, kind, drafter):
+    if kind != "PREFIX_TUNING" and drafter != "prompt_lookup":
+        return
+    model, adapters = bare("llama")
+    peft_model = plain_peft(model, kind)
+    put_on(adapters, peft_model)
+    prompt = "abcabcabc"
+    ids = torch.tensor([model.encode(prompt)])
+    whole = peft_model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=24
+    )
+    settings = RunSettings(
+        model, prompt, drafter, "exact_match", "fixed", Sampling(0), 24, draft_model=model
+    )
+    run = Run(settings)
+    rounds = list(run.rounds())
+    assert list(run.trace().new_tokens) == whole[0, -24:].tolist()
+    if drafter == "draft_model":  # the same model drafts: its tokens stand there too
+        assert len(rounds) < 12
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_off_and_gone_are_the_base_bit_for_bit(bare, kind):
+    model, adapters = bare("llama")
+    base = model.session()
+    wanted = base.forward(TEXT).logits
+    room, size = model.context_tokens, weight_bytes(model)
+    put_on(adapters, plain_peft(model, kind))
+    assert weight_bytes(model) > size
+    for off in (lambda: adapters.set_active([]), lambda: adapters.set_strength("p", 0.0)):
+        off()
+        assert torch.equal(model.session().forward(TEXT).logits, wanted)
+        assert model.context_tokens == room
+        adapters.set_active(["p"])
+    adapters.set_strength("p", 1.0)
+    assert not torch.equal(model.session().forward(TEXT).logits, wanted)
+    adapters.detach()
+    assert torch.equal(model.session().forward(TEXT).logits, wanted)
+    assert model.context_tokens == room and weight_bytes(model) == size
+
+
+def test_a_session_keeps_what_it_began_with(bare):
+    model, adapters = bare("llama")
+    early = model.session()
+    early.sync(TEXT[:8])
+    wanted = early.forward(TEXT[8:]).logits
+    peft_model = plain_peft(model, "PREFIX_TUNING")
+    put_on(adapters, peft_model)
+    for mode in ("fused", "stock"):
+        model.mode = mode
+        late = model.session()
+        late.sync(TEXT[:8])
+        assert close(early.forward(TEXT[8:]).logits, wanted)
+        adapters.set_active([])
+        assert close(late.forward(TEXT[8:]).logits, peft_rows(peft_model, TEXT)[8:])
+        adapters.set_active(["p"])
+
+
+def test_several_stand_in_a_row_and_beside_a_lora(adapters):
+    """Two prefixes are one prefix of both; a LoRA beside one is peft's forward with that LoRA."""
+    base = copy.deepcopy(adapters.model.network)
+    attach(adapters, "one", "prefix", tokens=2)
+    attach(adapters, "two", "prefix", tokens=3, seed=1)
+    rows = [adapters.state(name)["prompt_embeddings"] for name in ("one", "two")]
+    config = PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
+    whole = PeftModelForCausalLM(copy.deepcopy(base), config, autocast_adapter_dtype=False)
+    whole.prompt_encoder["default"].embedding.weight.data = torch.cat(rows)
+    ids = torch.randint(0, 5, (1, 9))
+    with torch.no_grad():
+        both = adapters.model.network(input_ids=ids, use_cache=False).logits
+        assert torch.allclose(both, whole(input_ids=ids).logits, atol=1e-9)
+    adapters.detach("two")
+    attach(adapters, "l", "lora", r=2)
+    with torch.no_grad():
+        mixed = adapters.model.network(input_ids=ids, use_cache=False).logits
+        adapted = get_peft_model(base, adapters.config("l"), autocast_adapter_dtype=False)
+        own = {k.replace(".weight", ".default.weight"): v for k, v in adapters.state("l").items()}
+        assert not adapted.load_state_dict(own, strict=False).unexpected_keys
+        config = PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
+        inner = adapted.base_model.model
+        whole = PeftModelForCausalLM(inner, config, autocast_adapter_dtype=False)
+        whole.prompt_encoder["default"].embedding.weight.copy_(rows[0])
+        assert torch.allclose(mixed, whole(input_ids=ids).logits, atol=1e-9)
+    session = adapters.model.session()
+    session.sync(ids[0, :4].tolist())
+    assert torch.allclose(session.forward(ids[0, 4:].tolist()).logits, mixed[0, 4:], atol=1e-9)
+
+
+def test_strength_counts_each_token_that_often(adapters):
+    """Each token twice at a quarter is each once at a half, where text begins at one place."""
+    attach(adapters, "one", "prefix", tokens=3)
+    attach(adapters, "room", "prefix", tokens=3, seed=1)
+    adapters.set_strength("one", 0.5)
+    adapters.set_strength("room", 1e-30)  # takes its places, and no more
+    half = logits(adapters)
+    row = torch.randint(0, 5, (1, 9), generator=torch.Generator().manual_seed(1))
+    for mode in ("fused", "walk", "stock"):
+        adapters.model.mode = mode
+        session = adapters.model.session()
+        with torch.no_grad():
+            wanted = adapters.model.network(input_ids=row, use_cache=False).logits[0]
+        session.sync(row[0, :4].tolist())
+        got = [session.forward(row[0, 4:].tolist(), (-1, 0, 1, 2, 3)).logits]
+        session.commit(range(4))
+        got.append(session.forward(row[0, 8:].tolist()).logits)  # a single row
+        assert torch.allclose(torch.cat(got), wanted[[4, 5, 6, 7, 8, 8]], atol=1e-9)
+    adapters.model.mode = "fused"
+    twice = adapters.state("one")["prompt_embeddings"].repeat(2, 1)
+    adapters.detach()
+    attach(adapters, "two", "prefix", tokens=6)
+    adapters.fill("two", {"prompt_embeddings": twice})
+    adapters.set_strength("two", 0.25)
+    assert torch.allclose(logits(adapters), half, atol=1e-9)
+    with pytest.raises(BadKnob, match="alike in all layers"):
+        adapters.set_strength("two", 1.0, {1: 0.5})
+    with pytest.raises(BadKnob, match=r"\[0, 1.5\]"):
+        adapters.set_strength("two", 2.0)
+
+
+def test_what_is_drawn_of_it_is_its_keys_and_values(adapters):
+    attach(adapters, "p", "prefix", tokens=4)
+    table = adapters.state("p")["prompt_embeddings"]  # [n, layer x (keys, values) x width]
+    keys, values = table.double().view(4, 3, 2, 8)[:, 1].unbind(1)
+    spectrum, norms = spectra(adapters, "p", 1), layer_norms(adapters, "p")
+    assert set(norms) == {0, 1, 2} and set(spectrum) == {"virtual keys", "virtual values"}
+    assert norms[1] == pytest.approx(float(keys.norm().hypot(values.norm())), rel=1e-5)
+    assert spectrum["virtual values"] == pytest.approx(torch.linalg.svdvals(values).tolist())
+    with pytest.raises(Mismatch, match="nothing to merge"):
+        deltas(adapters, "p")
+    for operation in ("merge", "breadcrumbs"):
+        with pytest.raises(Mismatch):
+            make_method("operation", operation).combine(adapters, ["p"], "x")
+
+
+@pytest.mark.parametrize("kind", ["plain", "project", "P_TUNING"])
+def test_checkpoints_go_both_ways(adapters, tmp_path, kind):
+    if kind == "P_TUNING":
+        adapters.attach(peft_config(kind, num_virtual_tokens=3), "p")
+    else:
+        attach(adapters, "p", "prefix", tokens=3, project=kind == "project")
+    wanted = logits(adapters)
+    adapters.save("p", tmp_path / "ours")
+    adapters.detach()
+    base = tiny_network(5, layers=3, seed=4).network
+    theirs = PeftModel.from_pretrained(base, str(tmp_path / "ours"), autocast_adapter_dtype=False)
+    ids = torch.randint(0, 5, (2, 9), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.allclose(theirs(input_ids=ids).logits[:, -9:], wanted, atol=1e-9)
+    theirs.save_pretrained(str(tmp_path / "theirs"))
+    adapters.load(tmp_path / "theirs", "again")
+    assert torch.equal(logits(adapters), wanted)
+
+
+def test_what_fits_no_context_or_another_base_is_refused(adapters, tmp_path):
+    base = logits(adapters)
+    attach(adapters, "p", "prefix", tokens=3)
+    folder = adapters.save("p", tmp_path / "p")
+    adapters.detach()
+    other = Adapters(tiny_network(5, layers=2, seed=1))
+    with pytest.raises(Mismatch, match="another base: num_layers is 3 there and 2"):
+        other.load(folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "num_virtual_tokens": 4}))
+    with pytest.raises(Mismatch, match=r"\(3, 48\) there and would have to be \(4, 48\)"):
+        adapters.load(folder)
+    for count in (None, 0, 1024):
+        with pytest.raises(BadKnob, match="room for 1 to 1023"):
+            adapters.attach(peft_config("PREFIX_TUNING", num_virtual_tokens=count), "x")
+    with pytest.raises(Mismatch, match="not served here"):
+        adapters.attach(peft_config("CARTRIDGE", num_virtual_tokens=4), "x")
+    text = {"prompt_tuning_init_text": "a", "tokenizer_name_or_path": "b"}
+    text_start = peft_config(
+        "PROMPT_TUNING", num_virtual_tokens=2, prompt_tuning_init="TEXT", **text
+    )
+    with pytest.raises(BadKnob, match="SAMPLE_VOCAB"):
+        adapters.attach(text_start, "x")
+    assert adapters.names == () and torch.equal(logits(adapters), base)
+    assert set(KINDS) <= set(tuner_types())
+
+
+def test_room_is_less_by_the_virtual_tokens(bare):
+    model, adapters = bare("gpt2")
+    put_on(adapters, plain_peft(model, "PREFIX_TUNING"))
+    most = model.context_tokens
+    session = model.session()
+    session.sync([1] * most)
+    with pytest.raises(BadInput, match="less 5 virtual tokens"):
+        session.forward([1])
+    with pytest.raises(ModelError, match="generate"):
+        model.network.generate(torch.tensor([TEXT]), max_new_tokens=2)
+
+
+def test_a_copy_has_its_own(bare):
+    model, adapters = bare("llama")
+    peft_model = plain_peft(model, "PREFIX_TUNING")
+    put_on(adapters, peft_model)
+    twin, _ = Twin(model).changed("same", lambda made: (made, 1.0))
+    adapters.set_active([])
+    assert twin is not model and twin.context_tokens == model.context_tokens - N
+    check_session(twin.session(), peft_model)
+    rows = torch.tensor([TEXT])
+    loss = torch.nn.functional.cross_entropy(peft_rows(peft_model, TEXT)[:-1], rows[0, 1:])
+    assert held_out(twin, rows)[0] == pytest.approx(float(loss), rel=1e-5)
