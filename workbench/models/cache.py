@@ -110,8 +110,8 @@ class KeyValueCache(Cache):
     @torch.inference_mode()
     def reserve(self, tokens: int) -> None:
         """Grow so that ``tokens`` fit."""
-        if tokens <= self.capacity:
         tokens += self.front_tokens
+        if tokens <= self.capacity:
             return
         capacity = self.capacity
         while capacity < tokens:

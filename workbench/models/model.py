@@ -14,8 +14,8 @@ import torch
 from workbench.core.errors import BadInput
 from workbench.models.anatomy import Anatomy, anatomy_of
 from workbench.models.session import Session
-from workbench.models.walk import FusedWalk
 from workbench.models.virtual_tokens import VirtualKeys, virtual_count, virtual_keys
+from workbench.models.walk import FusedWalk
 
 _SAMPLED_PER_WEIGHT = 1024
 
