@@ -7,6 +7,7 @@ the target it was trained for; on another target its guesses would be noise, so 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -94,13 +95,20 @@ def read_attachment(folder: Path, name: str, model: Model) -> Attachment:
     return Attachment({key: value.float() for key, value in tensors.items()}, card)
 
 
-def save_attachment(folder: Path, module: torch.nn.Module, card: dict[str, Any]) -> Path:
-    """Write ``module`` in bf16 and its card; a half-written file never replaces a whole one."""
+def save_attachment(
+    folder: Path, module: torch.nn.Module | Mapping[str, torch.Tensor], card: dict[str, Any]
+) -> Path:
+    """Write a module, or tensors by name, in bf16 and its card.
+
+    A half-written file never replaces a whole one.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    state = module.state_dict().items()
-    tensors = {key: value.detach().to("cpu", torch.bfloat16).contiguous() for key, value in state}
+    state = module.state_dict() if isinstance(module, torch.nn.Module) else module
+    tensors = {
+        key: value.detach().to("cpu", torch.bfloat16).contiguous() for key, value in state.items()
+    }
     partial = folder / (WEIGHTS_FILE + ".partial")
     save_file(tensors, partial)
     partial.replace(folder / WEIGHTS_FILE)

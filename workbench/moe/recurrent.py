@@ -6,8 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
+from workbench.core.errors import Mismatch
 from workbench.core.method import Paper, knob, method
 from workbench.core.routing import Own, Routed, heaviest, law
+from workbench.models.attachments import Attachment, load_attachment
+from workbench.models.model import Model
 from workbench.models.recurrent_gate import RecurrentGates
 
 
@@ -25,7 +28,8 @@ class Recurrent:
 
     *Deviations*: made for fine-tuning: by default W2 h is added to the trained linear router and W2
     starts at zero, so the mixture begins exactly as it was; ``linear`` off is the paper's router,
-    which has to learn everything. Weights are normalised as the family does it.
+    which has to learn everything. Weights are normalised as the family does it. A head that was
+    trained beside a mixture (`workbench zoo train recurrent`) is taken up where it fits.
 
     *Shapes*: W1 ``[width d]`` and W2 ``[e width]`` in each layer.
 
@@ -40,6 +44,7 @@ class Recurrent:
     strength: float = knob(1.0, low=0.0, high=1.0, step=0.05, help="Of what comes from below.")
     cut: int = knob(-1, low=-1, high=256, help="Layer where the state starts anew; -1 = none.")
     linear: bool = knob(True, help="Add to the trained router instead of replacing it.")
+    heads: str = knob("zoo", help="`zoo` = the embedded head, `untrained`, or a folder.")
 
     def route(self, logits: Float[torch.Tensor, "t e"], own: Own) -> Routed:
         """The family's rule on the gates' logits."""
@@ -61,3 +66,33 @@ class Recurrent:
             cut=self.cut,
             seed=seed,
         )
+
+    def attach(self, model: Model, seed: int = 0) -> RecurrentGates:
+        """Put gates in place with the trained head's weights.
+
+        The embedded head is for one mixture and one width; anywhere else the gates start at zero.
+
+        Raises:
+            Mismatch: a folder whose head was trained for another model.
+            ModelError: one of another width, or damaged files.
+        """
+        head = self._head(model)
+        gates = self.install(model.network, seed)
+        try:
+            if head.trained:
+                gates.fill(head.tensors)
+        except BaseException:
+            gates.remove()
+            raise
+        return gates
+
+    def _head(self, model: Model) -> Attachment:
+        nothing = Attachment({}, {})
+        if self.heads != "zoo":
+            return load_attachment(self.heads, "recurrent", model)
+        try:
+            head = load_attachment("zoo", "recurrent", model)
+        except Mismatch:
+            return nothing
+        knobs = {"width": self.width, "linear": self.linear}
+        return head if head.card["knobs"] == knobs else nothing

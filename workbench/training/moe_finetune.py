@@ -4,32 +4,39 @@
 Each router term is averaged over the layers after it is computed in each: pooled before that,
 layers that collapsed on different experts look balanced.
 
+With a folder, a training that was cut short goes on where it was, to the last bit.
+
 *Cost*: ``steps`` forward and backward passes; four times the memory of the weights.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch.nn import functional as F
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import get_last_checkpoint
 
-from workbench.core.errors import BadInput
+from workbench.core.errors import BadInput, ModelError
 from workbench.core.losses import balance_of, router_entropy, router_z_loss
 from workbench.core.routing import law
 from workbench.models.model import Model
 from workbench.models.routers import mixture_routers, router_outputs
 from workbench.models.steering import Steering
+from workbench.training.checkpoints import PlainTrainer
 from workbench.training.plain import Logits, TokenRows, quiet
 
+_CURVE = "curve.json"
 DIVERGED_NATS = 2.0  # above the first loss
 
 
@@ -43,6 +50,7 @@ class MixtureSettings:
         learning_rate: peak.
         balance, size: weights of the balance loss and of the z-loss.
         routers_only: leave everything but the routers as it is.
+        save_steps: steps between two checkpoints, where there is a folder for them.
     """
 
     steps: int = 100
@@ -52,6 +60,7 @@ class MixtureSettings:
     size: float = 1e-3
     routers_only: bool = False
     seed: int = 3
+    save_steps: int = 50
 
 
 class Step(NamedTuple):
@@ -72,12 +81,36 @@ class Tuning:
     note: str = ""
 
 
-class _MixtureTrainer(Trainer):
-    """The Trainer with the sum of the losses."""
+class _MixtureTrainer(PlainTrainer):
+    """The Trainer with the sum of the losses; its checkpoints hold what is trained, no more."""
 
     def __init__(self, *args: Any, method: Any, chosen: MixtureSettings, done: Tuning, **more: Any):
         self.method, self.chosen, self.done = method, chosen, done
+        self.trained: Mapping[str, torch.Tensor] = more.pop("trained")
         super().__init__(*args, **more)
+
+    def kept(self) -> dict[str, torch.Tensor]:
+        return dict(self.trained)
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        path = Path(output_dir or str(self.args.output_dir)) / _CURVE
+        path.write_text(json.dumps(self.done.curve))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        from safetensors.torch import load_file
+
+        folder = Path(resume_from_checkpoint)
+        found = load_file(folder / "model.safetensors")
+        if {n: w.shape for n, w in found.items()} != {n: w.shape for n, w in self.trained.items()}:
+            raise ModelError(
+                f"folder={str(folder.parent)!r} holds the training of other weights; choose an"
+                " empty folder, or the same router with the same knobs"
+            )
+        with torch.no_grad():
+            for name, weight in self.trained.items():
+                weight.copy_(found[name])
+        self.done.curve = [Step(*values) for values in json.loads((folder / _CURVE).read_text())]
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Next-token loss and the routers' terms."""
@@ -118,6 +151,8 @@ def finetune(
     method: Any = None,
     settings: MixtureSettings | None = None,
     *,
+    trained: Mapping[str, torch.nn.Parameter] | None = None,
+    folder: Path | None = None,
     listener: Callable[[Tuning], None] = lambda done: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Tuning:
@@ -126,12 +161,14 @@ def finetune(
     Args:
         model: a mixture of the caller's own (:meth:`Model.clone` makes one).
         method: whose ``route`` is in force and whose ``loss`` is added; None = as the model routes.
+        trained: these weights and no others, by name; None = as the settings say.
+        folder: for checkpoints; goes on from the last one there.
         listener: called after every step.
         stopped: asked after every step; true ends the training, what was learnt is kept.
 
     Raises:
         BadInput: too little text.
-        ModelError: a model without experts.
+        ModelError: a model without experts, or a folder with another training.
     """
     settings, done = settings or MixtureSettings(), Tuning()
     if rows.shape[0] < 1 or rows.shape[1] < 8:
@@ -139,21 +176,28 @@ def finetune(
             f"training text: {rows.shape[0]} rows of {rows.shape[1]} tokens; give a few hundred"
             " rows of 128"
         )
-    gates = mixture_routers(model.network)
-    routers = {id(p) for gate in gates.values() for p in gate.parameters()}
+    _choose(model, settings, trained)
     with torch.inference_mode(False), torch.enable_grad():
-        for weight in model.network.parameters():
-            weight.requires_grad_(not settings.routers_only or id(weight) in routers)
         rule = Steering(model.network, method) if hasattr(method, "loss") else nullcontext()
         try:
             with rule:
-                _train(model, rows, method, settings, done, listener, stopped)
+                _train(model, rows, method, settings, done, trained, folder, listener, stopped)
         finally:
             model.network.requires_grad_(False).eval()
     return done
 
 
-def _train(model, rows, method, settings, done, listener, stopped) -> None:
+def _choose(model: Model, settings: MixtureSettings, trained: Mapping | None) -> None:
+    """Let exactly what is trained have gradients."""
+    gates = mixture_routers(model.network).values()
+    only = trained.values() if trained is not None else [p for g in gates for p in g.parameters()]
+    chosen = {id(p) for p in only}
+    everything = trained is None and not settings.routers_only
+    for weight in model.network.parameters():
+        weight.requires_grad_(everything or id(weight) in chosen)
+
+
+def _train(model, rows, method, settings, done, trained, folder, listener, stopped) -> None:
     class Live(TrainerCallback):
         """Feeds the listener; ends the training when told to, or when it diverges."""
 
@@ -166,32 +210,41 @@ def _train(model, rows, method, settings, done, listener, stopped) -> None:
                 )
             elif stopped():
                 done.note = f"Stopped after {done.steps} of {state.max_steps} steps."
+                control.should_save = folder is not None
             listener(done)
             control.should_training_stop = control.should_training_stop or bool(done.note)
             return control
 
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            max_steps=settings.steps,
-            per_device_train_batch_size=settings.batch_rows,
-            learning_rate=settings.learning_rate,
-            weight_decay=0.0,
-            lr_scheduler_type="linear",
-            warmup_steps=max(1, settings.steps // 20),
-            logging_strategy="no",
-            save_strategy="no",
-            **quiet(model, settings.seed),
-        )
+    last = get_last_checkpoint(str(folder)) if folder is not None and folder.is_dir() else None
+    own = {n: p for n, p in model.network.named_parameters() if p.requires_grad}
+    with tempfile.TemporaryDirectory() as nowhere:
         trainer = _MixtureTrainer(
             Logits(model.network),
-            arguments,
+            _arguments(model, settings, nowhere, folder),
             train_dataset=TokenRows(rows),
             data_collator=lambda batch: {"ids": torch.stack(batch)},
             callbacks=[Live()],
             method=method,
             chosen=settings,
             done=done,
+            trained=own if trained is None else trained,
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        trainer.train(resume_from_checkpoint=last)
+
+
+def _arguments(model: Model, settings: MixtureSettings, nowhere: str, folder: Path | None) -> Any:
+    return TrainingArguments(
+        output_dir=str(folder or nowhere),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_rows,
+        learning_rate=settings.learning_rate,
+        weight_decay=0.0,
+        lr_scheduler_type="linear",
+        warmup_steps=max(1, settings.steps // 20),
+        logging_strategy="no",
+        save_strategy="no" if folder is None else "steps",
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        **quiet(model, settings.seed),
+    )

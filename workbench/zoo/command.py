@@ -14,7 +14,7 @@ from workbench.core.errors import BadInput, closest
 from workbench.models.attachments import EMBEDDED
 from workbench.models.corpus import SourceFile, read_corpus
 from workbench.zoo.corpus import TokenisedCorpus, tokenise
-from workbench.zoo.heads import HEAD_NAMES, train_heads
+from workbench.zoo.heads import HEAD_NAMES, ROUTER_HEAD, train_heads, train_router_head
 from workbench.zoo.publish import WEIGHTS, cards, head_cards, make_card, publish
 from workbench.zoo.recipe import RECIPES
 from workbench.zoo.tokenizer import train_tokenizer
@@ -29,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     trainer = actions.add_parser(
         "train", help="train an embedded model, or a head beside one, from this Python's source"
     )
-    trainer.add_argument("name", choices=[*RECIPES, "all", *HEAD_NAMES, "heads"])
-    trainer.add_argument("--target", default="zoo:target", help="for heads: the model they serve")
+    trainer.add_argument("name", choices=[*RECIPES, "all", *HEAD_NAMES, "heads", ROUTER_HEAD])
+    trainer.add_argument(
+        "--target", help="for heads: the model they serve (default: zoo:target; recurrent: zoo:moe)"
+    )
     trainer.add_argument("--draft", default="zoo:draft", help="for specdec_pp: the draft model")
     trainer.add_argument("--rows", type=int, help="for heads: sequences to learn from")
     trainer.add_argument("--tokens", type=int, help="tokens to see in all (default: by model)")
@@ -107,24 +109,21 @@ def train_heads_command(args: argparse.Namespace) -> int:
     def report(line: str) -> None:
         print(f"\r{line}   ", end="", file=sys.stderr, flush=True)
 
-    for card in train_heads(
-        names,
-        files,
-        args.state,
-        out,
-        target=args.target,
-        draft=args.draft,
-        device=args.device,
-        rows=args.rows,
-        report=report,
-    ):
+    how = {"device": args.device, "rows": args.rows, "report": report}
+    if args.name == ROUTER_HEAD:
+        target = args.target or "zoo:moe"
+        made = [train_router_head(files, args.state, out, target=target, **how)]
+    else:
+        target = args.target or "zoo:target"
+        made = train_heads(names, files, args.state, out, target=target, draft=args.draft, **how)
+    for card in made:
         print(file=sys.stderr)
         print(f"{card['name']}: {card['parameters']} parameters, written to {out / card['name']}")
     return 0
 
 
 def train_command(args: argparse.Namespace) -> int:
-    if args.name in (*HEAD_NAMES, "heads"):
+    if args.name in (*HEAD_NAMES, "heads", ROUTER_HEAD):
         return train_heads_command(args)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer_folder = args.out / "tokenizer"

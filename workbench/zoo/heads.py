@@ -1,4 +1,8 @@
-"""Train the heads that come with the embedded target, on text that the target writes itself."""
+"""Train the heads that come with the embedded models.
+
+Those that draft learn on text that the target writes itself; the recurrent router of the mixture
+learns on the corpus.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from workbench.models.corpus import SourceFile
 from workbench.models.load import load
 from workbench.training.features import Features, write_features
 from workbench.training.outputs import OutputSettings, write_outputs
-from workbench.zoo.corpus import TokenisedCorpus, tokenise
+from workbench.zoo.corpus import TokenisedCorpus, epoch_rows, tokenise
 
 TAPS = ("final", "2")
 HELD_OUT_ROWS = 256
+ROUTER_HEAD = "recurrent"
+ROUTER_ROW_TOKENS, ROUTER_HELD_ROWS = 128, 192
 Report = Callable[[str], None]
 
 
@@ -108,3 +117,53 @@ def train_heads(
         save_attachment(out / name, head, card)
         cards.append(card)
     return cards
+
+
+def router_rows(corpus: TokenisedCorpus, part: str, count: int, seed: int) -> torch.Tensor:
+    """Rows of one part of the corpus, ``[count t]``, files and rows in a random order."""
+    rng, cap = np.random.default_rng(seed), 8 * ROUTER_ROW_TOKENS
+    packed = epoch_rows(corpus.parts[part], ROUTER_ROW_TOKENS, rng, cap)
+    return torch.from_numpy(packed[:count, :-1].astype(np.int64))
+
+
+def train_router_head(
+    files: list[SourceFile],
+    state: Path,
+    out: Path,
+    *,
+    target: str = "zoo:moe",
+    device: str | None = None,
+    rows: int | None = None,
+    report: Report = lambda line: None,
+) -> dict[str, Any]:
+    """Train the recurrent router's head for a mixture and write it to ``out/recurrent``.
+
+    Args:
+        files: text to learn on.
+        state: checkpoints, which a later call goes on from.
+        rows: to learn from (default: the recipe's 12,800).
+
+    Returns:
+        Its card.
+    """
+    from dataclasses import replace
+
+    from workbench.core.method import make_method
+    from workbench.models.attachments import save_attachment
+    from workbench.training.rmoe import HEAD_SETTINGS, train_head
+
+    model = load(target, device=device)
+    corpus, how = tokenise(files, model.tokenizer), HEAD_SETTINGS
+    if rows is not None:
+        how = replace(how, steps=max(1, rows // how.batch_rows))
+    train = router_rows(corpus, "train", how.steps * how.batch_rows, how.seed)
+    held = router_rows(corpus, "held_out", ROUTER_HELD_ROWS, how.seed + 1)
+
+    def tell(done) -> None:
+        report(f"recurrent: step {done.steps}/{how.steps}  loss {done.curve[-1].loss_nats:.3f}")
+
+    method = make_method("router", ROUTER_HEAD, heads="untrained")
+    folder = state / "heads" / ROUTER_HEAD
+    tensors, card = train_head(model, method, train, held, folder, how, listener=tell)
+    save_attachment(out / ROUTER_HEAD, tensors, card)
+    return card
