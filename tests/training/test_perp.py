@@ -11,7 +11,7 @@ from workbench.core.method import make_method
 from workbench.core.pruning import Plan
 from workbench.models.load import load
 from workbench.models.masking import Edit, apply_masks
-from workbench.models.prune import prune
+from workbench.models.prune import Pruned, prune
 from workbench.models.units import matrices
 from workbench.testing.tiny_network import tiny_network
 from workbench.training.perp import PerpSettings, Recovery, norms_of, perp, updated
@@ -100,7 +100,7 @@ def test_what_was_learnt_can_be_put_back_and_taken_off():
     after, fresh = logits(model), pruned_tiny()[0]
     before = logits(fresh)
     edit = Edit()
-    done.put(fresh, edit)
+    Pruned(masks, done.weights(fresh)).apply(fresh, edit)
     assert torch.equal(logits(fresh), after)
     edit.undo()
     assert torch.equal(logits(fresh), before)
@@ -133,6 +133,42 @@ def test_stopping_keeps_what_is_there_and_divergence_ends_it():
     model, masks = pruned_tiny()
     wild = perp(model, masks, ROWS, PerpSettings(variant="full", steps=60, learning_rate=30.0))
     assert "diverges" in wild.note and len(wild.curve) < 60
+
+
+@pytest.mark.parametrize("variant", ["mask_lora", "full"])
+def test_going_on_takes_up_the_numbers_and_the_moments(variant):
+    model, masks, done = trained(variant)
+    after = logits(model)
+    still = PerpSettings(variant=variant, rank=2, steps=2, learning_rate=1e-12)
+    more = perp(model, masks, ROWS, still, going_on=done)
+    assert torch.allclose(logits(model), after, atol=1e-5)  # it begins where the first part ended
+    assert [step for step, _ in more.curve] == list(range(1, 9)) and more.steps == 8
+    assert {float(one["step"]) for one in more.state.moments.values()} == {8.0}
+    assert all(bool(one["exp_avg_sq"].any()) for one in more.state.moments.values())
+    settings = PerpSettings(variant=variant, rank=2, steps=6, learning_rate=1e-2)
+    again = perp(model, masks, ROWS, settings, going_on=more)
+    assert again.curve[-1][1] < done.curve[-1][1] and again.steps == 14
+    assert again.zeros_after == again.zeros_before == done.zeros_before
+    for name, mask in masks.weights.items():
+        assert bool((matrices(model)[name].weight[~mask] == 0).all()), name
+    now, fresh = logits(model), pruned_tiny()[0]  # what changed is what the pruned network lacks
+    Pruned(masks, again.weights(fresh)).apply(fresh)
+    assert torch.equal(logits(fresh), now)
+    with pytest.raises(BadKnob, match="begin anew"):
+        perp(model, masks, ROWS, PerpSettings(variant="scale_lora"), going_on=again)
+
+
+def test_one_step_of_going_on_is_adams_by_hand():
+    """Both moments after one more step belong to one gradient and to what the first part left."""
+    model, masks, done = trained("none")
+    rate = PerpSettings(variant="none", steps=1, learning_rate=1e-2, batch_rows=16)
+    moments = {k: {n: v.clone() for n, v in one.items()} for k, one in done.state.moments.items()}
+    more = perp(model, masks, ROWS, rate, going_on=done)
+    for index, first in moments.items():
+        now = more.state.moments[index]
+        gradient = (now["exp_avg"] - 0.9 * first["exp_avg"]) / 0.1
+        square = 0.999 * first["exp_avg_sq"] + 0.001 * gradient.square()
+        assert torch.allclose(square, now["exp_avg_sq"], rtol=1e-3, atol=1e-12)
 
 
 def test_bad_settings_and_too_little_text():

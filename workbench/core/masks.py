@@ -23,6 +23,7 @@ from workbench.core.errors import BadInput, BadKnob, Mismatch, closest
 
 KINDS = ("row", "layer", "global", "n_m")
 SCHEMA = 1
+_CHANGED = "changed:"
 
 
 @dataclass(frozen=True)
@@ -238,45 +239,94 @@ class MaskSet:
             )
         return self
 
-    def to_bytes(self) -> bytes:
-        """A safetensors file: eight mask entries a byte; shapes and fingerprint in its header."""
+    def to_bytes(self, changed: Mapping[str, torch.Tensor] | None = None) -> bytes:
+        """A safetensors file: eight mask entries a byte; shapes and fingerprint in its header.
+
+        Args:
+            changed: weights that are not the model's own any more, by name; of a masked matrix
+                only what is kept is stored.
+        """
         from safetensors.torch import save
 
+        changed = {name: value.detach().cpu() for name, value in (changed or {}).items()}
         head = {
             "schema": SCHEMA,
             "fingerprint": self.fingerprint,
             "note": self.note,
             "weights": {name: list(mask.shape) for name, mask in self.weights.items()},
             "parts": {name: list(mask.shape) for name, mask in self.parts.items()},
+            "changed": {name: list(value.shape) for name, value in changed.items()},
         }
         packed = {name: _packed(mask) for name, mask in self._all().items()}
+        for name, value in changed.items():
+            mask = self.weights.get(name)
+            packed[_CHANGED + name] = value.flatten() if mask is None else value[mask.cpu()]
         return save(packed, {"mask": json.dumps(head)})
 
     @staticmethod
     def from_bytes(data: bytes, name: str = "mask") -> MaskSet:
-        """Read what :meth:`to_bytes` wrote.
+        """Read what :meth:`to_bytes` wrote, where the mask is all there is.
 
         Raises:
-            BadInput: another kind of file, or a damaged one.
+            BadInput: another kind of file, a damaged one, or one with changed weights, which are
+                part of what was saved: :func:`opened` reads both.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load
+        masks, changed = opened(data, name)
+        if changed:
+            raise BadInput(
+                f"{name}: holds {len(changed)} corrected weights beside the mask, and the mask"
+                " alone would be another model; open it as a pruned model"
+            )
+        return masks
 
-        try:
-            size = int.from_bytes(data[:8], "little")
-            head = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["mask"])
-            if head["schema"] != SCHEMA:
-                raise BadInput(f"{name}: schema {head['schema']}, this version reads {SCHEMA}")
-            packed = load(data)
-            groups = {
-                group: {n: _unpacked(packed[n], shape) for n, shape in head[group].items()}
-                for group in ("weights", "parts")
-            }
-            return MaskSet(**groups, fingerprint=str(head["fingerprint"]), note=str(head["note"]))
-        except BadInput:
-            raise
-        except (ValueError, LookupError, TypeError, RecursionError, SafetensorError) as error:
-            raise BadInput(f"{name}: is no saved mask ({type(error).__name__}: {error})") from None
+
+def opened(data: bytes, name: str = "mask") -> tuple[MaskSet, dict[str, torch.Tensor]]:
+    """The mask of a saved file, and the weights that were changed where they stay.
+
+    Raises:
+        BadInput: another kind of file, or a damaged one.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        size = int.from_bytes(data[:8], "little")
+        head = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["mask"])
+        if head["schema"] != SCHEMA:
+            raise BadInput(f"{name}: schema {head['schema']}, this version reads {SCHEMA}")
+        packed = load(data)
+        groups = {
+            group: {n: _unpacked(packed[n], shape) for n, shape in head[group].items()}
+            for group in ("weights", "parts")
+        }
+        masks = MaskSet(**groups, fingerprint=str(head["fingerprint"]), note=str(head["note"]))
+        changed = {
+            n: _filled(packed[_CHANGED + n], shape, masks.weights.get(n))
+            for n, shape in head.get("changed", {}).items()
+        }
+    except BadInput:
+        raise
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,  # RecursionError is one
+        SafetensorError,
+    ) as error:
+        raise BadInput(f"{name}: is no saved mask ({type(error).__name__}: {error})") from None
+    return masks, changed
+
+
+def _filled(values: torch.Tensor, shape: list[int], mask: torch.Tensor | None) -> torch.Tensor:
+    """A changed weight in its own shape, zero where nothing is kept."""
+    if not values.is_floating_point() or not bool(values.isfinite().all()):
+        raise ValueError("a changed weight holds no finite numbers")
+    if mask is None:
+        return values.view(shape)
+    if list(mask.shape) != list(shape) or len(values) != int(mask.sum()):
+        raise ValueError(f"{len(values)} values for {int(mask.sum())} kept weights")
+    return torch.zeros(shape, dtype=values.dtype).masked_scatter_(mask, values)
 
 
 def _fit(name: str, mask: torch.Tensor, shape: Any) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from workbench.core.decoding import Budget, Context, Feedback, Need, resumed
 from workbench.core.errors import BadInput, BadKnob
-from workbench.core.masks import MaskSet, Pattern
+from workbench.core.masks import Pattern
 from workbench.core.method import Paper, knob, make_method, method
 from workbench.core.pruning import PATTERNS, Plan
 from workbench.core.tree import DraftTree
@@ -20,7 +20,7 @@ from workbench.models.prune import Pruned as Cut
 from workbench.models.prune import prune
 from workbench.models.session import Session
 from workbench.models.slicing import sliced
-from workbench.models.units import expanded, shapes_of
+from workbench.models.units import expanded
 
 BEST = "best"
 MOST_TOKENS = 512  # of the prompt that are read for calibration
@@ -143,8 +143,7 @@ class PrunedCopy:
         path = Path(self.mask).expanduser()
         if not path.is_file():
             raise BadInput(f"pruned.mask={self.mask!r}: no such file; save a mask in the lab first")
-        masks = MaskSet.from_bytes(path.read_bytes(), path.name)
-        return Cut(masks.check(shapes_of(twin), twin.fingerprint))
+        return Cut.from_bytes(path.read_bytes(), path.name).check(twin)
 
     def _pruned(self, twin: Model, text: tuple[int, ...]) -> Cut:
         usual = {"weights": "row", "layers": "global"}.get(self._pruner.acts_on, "layer")

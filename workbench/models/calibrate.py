@@ -131,14 +131,20 @@ class Walk:
 
         return note
 
+    def called(self, index: int, batch: int, block: Any = None) -> torch.Tensor:
+        """What a block makes of one batch of what has come so far, with its gradients.
+
+        Args:
+            block: of another network, called as this one's is.
+        """
+        args, kwargs = self._calls[index][batch]
+        out = (block or self.layers[index])(self.hidden[batch], *args, **kwargs)
+        return out[0] if isinstance(out, tuple) else out
+
     @torch.no_grad()
-    def output(self, index: int) -> list[torch.Tensor]:
-        """What a block makes of what has come so far."""
-        made = []
-        for hidden, (args, kwargs) in zip(self.hidden, self._calls[index], strict=True):
-            out = self.layers[index](hidden, *args, **kwargs)
-            made.append(out[0] if isinstance(out, tuple) else out)
-        return made
+    def output(self, index: int, block: Any = None) -> list[torch.Tensor]:
+        """The same of every batch, without gradients."""
+        return [self.called(index, batch, block) for batch in range(len(self.hidden))]
 
     def listen(self, index: int, gram: bool) -> tuple[dict[str, Stats], list[torch.Tensor]]:
         """Run a block and note what each of its matrices hears.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
+from workbench.core.errors import BadInput, closest
 from workbench.core.masks import MaskSet
 from workbench.models.model import Model
 from workbench.models.units import OUTPUTS, Matrix, expanded, matrices, parts_of, shapes_of
@@ -66,18 +67,18 @@ def apply_masks(
 
     Args:
         masks: of this network.
-        weights: matrices that replace the original ones where they are kept (SparseGPT, PERP).
+        weights: matrices, or parameters by their full name (gains of norms), that replace the
+            original ones where they are kept (SparseGPT, PERP).
         edit: to go on with; the way back is in the one returned.
 
     Raises:
-        BadInput: masks that do not fit the network; nothing is changed then.
+        BadInput: masks or weights that do not fit the network; nothing is changed then.
     """
     masks.check(shapes_of(model))
     edit = Edit() if edit is None else edit
     every, full = matrices(model), expanded(model, masks)
-    for name, value in (weights or {}).items():
-        if name in every:
-            edit.put(every[name].weight, value)
+    for tensor, value in check_weights(model, weights or {}):
+        edit.put(tensor, value.to(tensor.device))
     for name, mask in full.weights.items():
         if not bool(mask.all()):
             tensor = every[name].weight
@@ -87,6 +88,27 @@ def apply_masks(
             bias = matrix.bias.detach()
             edit.put(bias, torch.where(gone.to(bias.device), 0, bias))
     return edit
+
+
+def check_weights(
+    model: Model, weights: Mapping[str, torch.Tensor]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Tensors of the network, and what they are to hold.
+
+    Raises:
+        BadInput: a weight that the network does not have, or of another shape.
+    """
+    own = {name: one.weight for name, one in matrices(model).items()}
+    own |= {name: value.detach() for name, value in model.network.named_parameters()}
+    for name, value in weights.items():
+        if name not in own:
+            raise BadInput(f"weights: this network has no {name!r}.{closest(name, own)}")
+        if value.shape != own[name].shape:
+            raise BadInput(
+                f"weights: {name!r} is {tuple(value.shape)}, but the network's is"
+                f" {tuple(own[name].shape)}"
+            )
+    return [(own[name], value) for name, value in weights.items()]
 
 
 def _biases(model: Model, masks: MaskSet) -> list[tuple[Matrix, torch.Tensor]]:

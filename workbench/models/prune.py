@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Int
 
 from workbench.core.errors import BadInput
-from workbench.core.masks import MaskSet, keep_mask, keep_masks, lowest
+from workbench.core.masks import MaskSet, keep_mask, keep_masks, lowest, opened
 from workbench.core.pruning import Plan, Pruner, Stats, Unit, check_pattern
 from workbench.models.calibrate import Walk
-from workbench.models.masking import Edit, apply_masks
+from workbench.models.masking import Edit, apply_masks, check_weights
 from workbench.models.model import Model
-from workbench.models.units import parts_of, units_of
+from workbench.models.units import parts_of, shapes_of, units_of
 
 Progress = Callable[[float], None]
 
@@ -26,7 +26,7 @@ class Pruned:
 
     Args:
         masks: what stays.
-        weights: matrices that were changed where they stay, by name.
+        weights: what was changed where it stays: matrices by name, other parameters likewise.
     """
 
     masks: MaskSet
@@ -35,6 +35,30 @@ class Pruned:
     def apply(self, model: Model, edit: Edit | None = None) -> Edit:
         """Put it on the network; the edit takes it off again."""
         return apply_masks(model, self.masks, self.weights, edit)
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file with the mask and what was changed where it stays."""
+        return self.masks.to_bytes(self.weights)
+
+    @staticmethod
+    def from_bytes(data: bytes, name: str = "mask") -> Pruned:
+        """Read what :meth:`to_bytes`, or that of a mask alone, wrote.
+
+        Raises:
+            BadInput: another kind of file, or a damaged one.
+        """
+        return Pruned(*opened(data, name))
+
+    def check(self, model: Model) -> Pruned:
+        """Itself, if it was made for this model.
+
+        Raises:
+            BadInput: a mask or a weight that the network does not have.
+            Mismatch: made for another model.
+        """
+        self.masks.check(shapes_of(model), model.fingerprint)
+        check_weights(model, self.weights)
+        return self
 
 
 def prune(

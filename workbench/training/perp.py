@@ -4,78 +4,77 @@
 low-rank updates that live where weights are left.
 
 *Paper*: Zimmer et al. 2023 (arXiv 2312.15230, version 4): the selective subsets, LoRA-Prune,
-ScaleLoRA and MaskLoRA; retraining on text. Their reconstruction
-block by block is not here.
+ScaleLoRA and MaskLoRA; retraining on text. Their reconstruction block by block is
+:mod:`workbench.training.reconstruction`.
 
 *Deviations*: the mask is the mask, not "whatever is not zero", so a kept weight may be zero and a
 kept zero may learn. Linear layers of these families have no biases, so ``norms`` is all that the
 paper's "biases and norms" has here. LoRA lives in a parametrisation of the weight instead of an
 adapter library, so it is merged by leaving it. ``full`` trains every kept weight, for comparison.
-Experts' fused tensors are not trained.
+Experts' fused tensors are not trained. Going on takes up the unmerged numbers and the optimiser's
+moments; each part has a warm-up and a decay of its own.
 
 *Cost*: ``steps`` forward and backward passes; a third more memory than the weights in ``full``.
 """
 
 from __future__ import annotations
 
+import copy
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
 from torch import nn
-from torch.nn.utils import parametrize
 
 from workbench.core.errors import BadInput, BadKnob
 from workbench.core.masks import MaskSet
-from workbench.models.masking import Edit
 from workbench.models.model import Model
-from workbench.models.units import Matrix, expanded, matrices
+from workbench.models.units import expanded, matrices
+from workbench.training.masked_updates import (
+    VARIANTS,
+    PerpSettings,
+    linear_matrices,
+    norms_of,
+    updated,
+)
+from workbench.training.plain import Logits, TokenRows, quiet
 
-VARIANTS = ("none", "lora", "lora_prune", "scale_lora", "mask_lora", "full")
+__all__ = ["VARIANTS", "PerpSettings", "Recovery", "norms_of", "perp", "updated"]
 DIVERGED = 3.0  # times the first loss
 
 
-@dataclass(frozen=True)
-class PerpSettings:
-    """What is trained, and how long.
+class Unmerged(NamedTuple):
+    """Where a training stood before its merge.
 
     Args:
-        norms: the gains of every norm.
-        variant: of the update of the matrices; ``lora`` fills the zeros when merged.
-        rank: of the update; its scale is alpha / rank with alpha = 2 rank.
-        steps: of AdamW; a tenth is warm-up, then the rate falls to zero.
-        batch_rows: rows a step.
-        learning_rate: peak; 0 = a good one for the variant.
-
-    Raises:
-        BadKnob: nothing to train, or an unknown variant.
+        settings: it was trained with.
+        base: what the changed parameters held before it, by name.
+        numbers: that were trained, in their order.
+        moments: of the optimiser.
     """
 
-    norms: bool = True
-    variant: str = "mask_lora"
-    rank: int = 8
-    steps: int = 100
-    batch_rows: int = 8
-    learning_rate: float = 0.0
-    seed: int = 5
+    settings: PerpSettings
+    base: dict[str, torch.Tensor]
+    numbers: list[torch.Tensor]
+    moments: dict[int, Any]
 
-    def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise BadKnob(f"variant={self.variant!r}: choose one of {', '.join(VARIANTS)}")
-        if self.variant == "none" and not self.norms:
-            raise BadKnob("variant='none' with norms=False trains nothing; switch one of them on")
-        if self.rank < 1 or self.steps < 1 or self.batch_rows < 1:
-            raise BadKnob("rank, steps and batch_rows must be 1 or more")
+    def goes_on_with(self, settings: PerpSettings) -> bool:
+        """Whether another training trains the same numbers."""
+        mine, its = self.settings, settings
+        ranked = its.variant not in ("none", "full")
+        same = (mine.norms, mine.variant) == (its.norms, its.variant)
+        return same and (mine.rank == its.rank or not ranked)
 
-    @property
-    def rate(self) -> float:
-        """The learning rate in use."""
-        defaults = {"none": 2e-2, "full": 1e-3, "scale_lora": 3e-4}
-        return self.learning_rate or defaults.get(self.variant, 3e-3)
+
+class BlockError(NamedTuple):
+    """Mean squared error of one block's output before and after its repair."""
+
+    layer: int
+    before: float
+    after: float
 
 
 @dataclass
@@ -83,11 +82,13 @@ class Recovery:
     """What retraining gave.
 
     Args:
-        curve: (step, training loss in nats).
+        curve: (step, training loss in nats; block by block the squared error).
         trainable: numbers that were trained.
         zeros_before, zeros_after: in the pruned matrices; they differ only for ``lora``.
-        tensors: what changed, by name, ready to be put on the network again.
+        tensors: what changed, by name.
         note: what a person should know, e.g. why it ended early.
+        state: to go on from; None where that is not possible.
+        blocks: errors of the blocks, of a reconstruction.
     """
 
     curve: list[tuple[int, float]] = field(default_factory=list)
@@ -96,94 +97,18 @@ class Recovery:
     zeros_after: int = 0
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     note: str = ""
+    state: Unmerged | None = None
+    blocks: list[BlockError] = field(default_factory=list)
 
-    def put(self, model: Model, edit: Edit) -> None:
-        """Write the trained tensors into the network."""
-        own = dict(model.network.named_parameters())
-        for name, value in self.tensors.items():
-            edit.put(own[name].detach(), value.to(own[name].device))
+    @property
+    def steps(self) -> int:
+        """Trained so far, all parts together."""
+        return self.curve[-1][0] if self.curve else 0
 
-
-class Update(nn.Module):
-    """W -> what the variant makes of it; leaving the parametrisation merges it.
-
-    Shapes: W and mask ``[out in]``, A ``[r in]``, B ``[out r]``.
-    """
-
-    def __init__(self, weight: torch.Tensor, mask: torch.Tensor, variant: str, rank: int):
-        super().__init__()
-        self.variant, self.scale = variant, 2.0
-        self.register_buffer("mask", mask.to(weight))
-        if variant == "full":
-            return
-        out, wide = weight.shape
-        if variant == "scale_lora":
-            start = torch.full((rank, wide), rank**-0.5)
-            other = torch.full((out, rank), rank**-0.5)
-        else:
-            start = torch.empty(rank, wide)
-            nn.init.kaiming_uniform_(start, a=5**0.5)
-            other = torch.zeros(out, rank)
-        self.a = nn.Parameter(start.to(weight))
-        self.b = nn.Parameter(other.to(weight))
-        self.merging = False
-
-    def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        if self.variant == "full":
-            return weight * self.mask
-        update = self.b @ self.a
-        if self.variant == "scale_lora":
-            return weight * update
-        masked = self.variant == "mask_lora" or (self.variant == "lora_prune" and self.merging)
-        return weight + self.scale * (self.mask * update if masked else update)
-
-
-def norms_of(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The gains (and shifts) of every norm: families name their classes differently."""
-    found = {}
-    for name, module in network.named_modules():
-        if type(module).__name__.endswith("Norm"):
-            for part, value in module.named_parameters(recurse=False):
-                found[f"{name}.{part}"] = value
-    return found
-
-
-def _trained(model: Model) -> list[Matrix]:
-    return [one for one in matrices(model).values() if isinstance(one.module, nn.Linear)]
-
-
-@contextmanager
-def updated(model: Model, masks: MaskSet, settings: PerpSettings) -> Iterator[list[nn.Parameter]]:
-    """The network with the chosen numbers trainable; on exit they are merged and frozen again."""
-    network, full = model.network, expanded(model, masks)
-    network.requires_grad_(False)
-    chosen: list[Any] = list(norms_of(network).values()) if settings.norms else []
-    places = [] if settings.variant == "none" else _trained(model)
-    homes = [one.module.weight.data for one in places]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        for one in places:
-            kept = full.weights.get(one.name, torch.ones(one.weight.shape, dtype=torch.bool))
-            update = Update(one.weight, kept, settings.variant, settings.rank)
-            parametrize.register_parametrization(one.module, "weight", update, unsafe=True)
-            if settings.variant == "full":
-                chosen.append(one.module.parametrizations.weight.original)
-            else:
-                chosen += list(update.parameters())
-    for number in chosen:
-        number.requires_grad_(True)
-    try:
-        yield chosen
-    finally:
-        with torch.no_grad():
-            for one, home in zip(places, homes, strict=True):
-                one.module.parametrizations.weight[0].merging = True
-                parametrize.remove_parametrizations(one.module, "weight")
-                weight: Any = one.module.weight
-                home.copy_(weight)  # torch gave it other memory, where no undo looks
-                weight.data = home
-        network.requires_grad_(False)
-        network.eval()
+    def weights(self, model: Model) -> dict[str, torch.Tensor]:
+        """What changed, ready for :class:`workbench.models.prune.Pruned`: matrices by name."""
+        known = {f"{one.name}.weight": one.name for one in linear_matrices(model)}
+        return {known.get(name, name): value for name, value in self.tensors.items()}
 
 
 def perp(
@@ -192,6 +117,7 @@ def perp(
     rows: Int[torch.Tensor, "b t"],
     settings: PerpSettings | None = None,
     *,
+    going_on: Recovery | None = None,
     listener: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Recovery:
@@ -200,37 +126,75 @@ def perp(
     Args:
         masks: of the network, already applied (:func:`workbench.models.masking.apply_masks`).
         rows: training text as tokens.
+        going_on: an earlier training of this network, under the same masks, to go on from.
         listener: hears step, steps and loss after each step.
         stopped: asked after each step; true ends the training and keeps what is there.
 
     Raises:
         BadInput: too little text.
+        BadKnob: an earlier training of other numbers.
     """
     settings = settings or PerpSettings()
+    check_rows(rows)
+    earlier = _unmerged(going_on, settings)
+    if earlier is not None:
+        put_back(model.network, earlier.base)
+    before = {name: value.detach().clone() for name, value in model.network.named_parameters()}
+    found = Recovery(zeros_before=zeros_of(model, masks))
+    found.curve = list(going_on.curve) if going_on is not None else []
+    with torch.inference_mode(False), torch.enable_grad():
+        with updated(model, masks, settings) as chosen:
+            found.trainable = sum(number.numel() for number in chosen)
+            moments = _train(model, rows, settings, chosen, earlier, found, listener, stopped)
+            numbers = [number.detach().clone() for number in chosen]
+    found.zeros_after = zeros_of(model, masks)
+    found.tensors = changed_since(before, model.network)
+    if all(bool(number.isfinite().all()) for number in numbers):
+        base = {name: before[name] for name in found.tensors}
+        found.state = Unmerged(settings, base, numbers, moments)
+    return found
+
+
+def check_rows(rows: torch.Tensor) -> None:
+    """Refuse too little text."""
     if rows.shape[0] < 1 or rows.shape[1] < 8:
         raise BadInput(
             f"training text: {rows.shape[0]} rows of {rows.shape[1]} tokens; give a few hundred"
             " rows of 128"
         )
-    before = {name: value.detach().clone() for name, value in model.network.named_parameters()}
-    found = Recovery(zeros_before=_zeros(model, masks))
-    with torch.inference_mode(False), torch.enable_grad():
-        with updated(model, masks, settings) as chosen:
-            found.trainable = sum(number.numel() for number in chosen)
-            _train(model, rows, settings, found, listener, stopped)
-    found.zeros_after = _zeros(model, masks)
-    found.tensors = _changed(before, model.network)
-    return found
 
 
-def _zeros(model: Model, masks: MaskSet) -> int:
+def _unmerged(going_on: Recovery | None, settings: PerpSettings) -> Unmerged | None:
+    if going_on is None:
+        return None
+    if going_on.state is None or not going_on.state.goes_on_with(settings):
+        raise BadKnob(
+            f"going_on: cannot go on with norms={settings.norms}, variant={settings.variant!r},"
+            f" rank={settings.rank} from a training of other numbers, or one that diverged; begin"
+            " anew"
+        )
+    return going_on.state
+
+
+@torch.no_grad()
+def put_back(network: nn.Module, old: Mapping[str, torch.Tensor]) -> None:
+    """Give parameters what they held, in the memory that they have."""
+    own = dict(network.named_parameters())
+    for name, value in old.items():
+        own[name].copy_(value)
+
+
+def zeros_of(model: Model, masks: MaskSet) -> int:
     """Zeros where the masks keep nothing."""
     every = matrices(model)
     full = expanded(model, masks).weights
     return sum(int((every[n].weight.cpu()[~mask] == 0).sum()) for n, mask in full.items())
 
 
-def _changed(before: Mapping[str, torch.Tensor], network: nn.Module) -> dict[str, torch.Tensor]:
+def changed_since(
+    before: Mapping[str, torch.Tensor], network: nn.Module
+) -> dict[str, torch.Tensor]:
+    """Copies of the parameters that are not what they were."""
     after = dict(network.named_parameters())
     return {
         name: after[name].detach().clone()
@@ -243,35 +207,22 @@ def _train(
     model: Model,
     rows: torch.Tensor,
     settings: PerpSettings,
+    chosen: list[nn.Parameter],
+    earlier: Unmerged | None,
     found: Recovery,
     listener: Callable[[int, int, float], None],
     stopped: Callable[[], bool],
-) -> None:
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+) -> dict[int, Any]:
+    """Train, and return the optimiser's moments."""
+    from transformers import TrainingArguments
     from transformers.trainer_callback import PrinterCallback
 
-    class Live(TrainerCallback):
-        """Feeds the listener; ends the training when told to, or when it diverges."""
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> Any:
-            if logs and "loss" in logs:
-                loss = float(logs["loss"])
-                found.curve.append((state.global_step, loss))
-                listener(state.global_step, state.max_steps, loss)
-                if not loss < DIVERGED * found.curve[0][1]:
-                    found.note = (
-                        f"Stopped at step {state.global_step}: the loss rose to {loss:.2f} nats"
-                        " (it diverges); use a smaller learning rate."
-                    )
-                    control.should_training_stop = True
-            return control
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> Any:
-            if stopped():
-                found.note = f"Stopped after {state.global_step} of {state.max_steps} steps."
-                control.should_training_stop = True
-            return control
-
+    optimiser = torch.optim.AdamW(chosen, lr=settings.rate, weight_decay=0.0)
+    if earlier is not None:
+        with torch.no_grad():
+            for number, old in zip(chosen, earlier.numbers, strict=True):
+                number.copy_(old)
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": earlier.moments})
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -281,19 +232,65 @@ def _train(
             weight_decay=0.0,
             lr_scheduler_type="linear",
             warmup_steps=max(1, settings.steps // 10),
-            logging_steps=1,
-            logging_nan_inf_filter=False,
+            logging_strategy="no",
             save_strategy="no",
-            seed=settings.seed,
-            data_seed=settings.seed,
-            report_to=[],
-            disable_tqdm=True,
-            dataloader_num_workers=0,
-            dataloader_pin_memory=False,
-            use_cpu=model.torch_device.type == "cpu",
-            log_level="error",
+            **quiet(model, settings.seed + found.steps),  # other rows than in the parts before
         )
-        data: Any = [{"input_ids": row, "labels": row} for row in rows]
-        trainer = Trainer(model.network, arguments, train_dataset=data, callbacks=[Live()])
+        trainer = _trainer_class()(
+            Logits(model.network),
+            arguments,
+            train_dataset=TokenRows(rows),
+            data_collator=lambda batch: {"ids": torch.stack(batch)},
+            callbacks=[_live(found, listener, stopped)],
+            optimizers=(optimiser, None),
+            found=found,
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+    return copy.deepcopy(optimiser.state_dict()["state"])
+
+
+def _trainer_class() -> Any:
+    from torch.nn import functional as F
+    from transformers import Trainer
+
+    class NextToken(Trainer):
+        """The Trainer with the next-token loss, which it notes."""
+
+        def __init__(self, *args: Any, found: Recovery, **more: Any):
+            self.found, self.before = found, found.steps
+            super().__init__(*args, **more)
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            """Mean cross-entropy of the rows."""
+            logits = model(inputs["ids"])[:, :-1].float()
+            loss = F.cross_entropy(logits.flatten(0, 1), inputs["ids"][:, 1:].flatten())
+            step = self.before + self.state.global_step + 1
+            self.found.curve.append((step, float(loss.detach())))
+            return (loss, {}) if return_outputs else loss
+
+    return NextToken
+
+
+def _live(found: Recovery, listener: Callable, stopped: Callable[[], bool]) -> Any:
+    from transformers import TrainerCallback
+
+    first = len(found.curve)
+
+    class Live(TrainerCallback):
+        """Feeds the listener; ends the training when told to, or when it diverges."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> Any:
+            loss = found.curve[-1][1]
+            listener(state.global_step, state.max_steps, loss)
+            if not loss < DIVERGED * found.curve[first][1]:
+                found.note = (
+                    f"Stopped at step {state.global_step}: the loss rose to {loss:.2f} nats"
+                    " (it diverges); use a smaller learning rate."
+                )
+            elif stopped():
+                found.note = f"Stopped after {state.global_step} of {state.max_steps} steps."
+            control.should_training_stop = control.should_training_stop or bool(found.note)
+            return control
+
+    return Live()

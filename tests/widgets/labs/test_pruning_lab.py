@@ -11,6 +11,7 @@ import torch
 from widgets.labs.board_lab import BoardLab
 from widgets.labs.pruning import form
 from widgets.labs.pruning.controller import PruningLab
+from workbench.core.errors import BadInput
 from workbench.core.masks import MaskSet
 from workbench.models.load import load
 from workbench.testing.checkpoints import write_checkpoint
@@ -158,6 +159,28 @@ def test_masks_are_saved_opened_and_refused(lab, tmp_path):
     assert not lab.open(b"nothing", "x") and "is no saved mask" in lab.contents()["error"]
 
 
+def test_corrected_and_retrained_weights_are_saved_with_the_mask(lab, tmp_path):
+    lab.change("folder", str(tmp_path))
+    lab.change("pruner", "sparsegpt")
+    lab.change("ratio", 0.6)
+    settled(lab)
+    for retrained in (False, True):
+        if retrained:
+            lab.change("steps", 10)
+            lab.retrain()
+            settled(lab)
+        kept, loss = weights(lab), lab.now.loss_nats
+        lab.save()
+        data = (tmp_path / "mask.safetensors").read_bytes()
+        with pytest.raises(BadInput, match="corrected weights"):
+            MaskSet.from_bytes(data)  # the mask alone would be another model
+        assert lab.open(data, "mask.safetensors")
+        settled(lab)
+        assert same(weights(lab), kept) and lab.now.loss_nats == loss
+        lab.undo()
+        settled(lab)
+
+
 def test_what_is_left_is_cut_out(lab, tmp_path):
     lab.change("folder", str(tmp_path))
     lab.change("pruner", "cfsp")
@@ -188,7 +211,7 @@ def test_layers_and_curves_are_measured_and_leave_no_trace(lab):
     for name, points in lab.sweeps.curves.items():
         assert points[0].sparsity == 0 and points[0].acceptance == pytest.approx(1, abs=1e-5), name
         assert points[-1].sparsity > 0.2 and points[-1].acceptance < 1
-    assert len(lab.sweeps.curves) == 6
+    assert len(lab.sweeps.curves) == 7
     lab.handle("bars", {"customdata": 2})
     assert lab.settings["layer"] == 2
 
@@ -214,9 +237,42 @@ def test_retraining_keeps_the_zeros_and_is_one_step_back(lab):
     )  # 44 of 64 inputs
 
 
+def test_pressed_again_retraining_goes_on_and_other_recipes_build_on_it(lab):
+    lab.change("pruner", "heads")
+    lab.change("ratio", 0.5)
+    lab.change("steps", 10)
+    settled(lab)
+    first, dead = weights(lab), {n: ~mask for n, mask in lab.full.weights.items()}
+    losses = [lab.now.loss_nats]
+    for recipe in (form.RECIPES[0], *form.RECIPES):
+        lab.change("recipe", recipe)
+        lab.retrain()
+        settled(lab)
+        losses.append(lab.now.loss_nats)
+        for name, gone in dead.items():
+            assert bool((lab.model.network.get_parameter(f"{name}.weight")[gone] == 0).all())
+    parts = [one.recovery for one in lab.sweeps.retrained]
+    assert [one.steps for one in parts] == [10, 20, 30, 10]
+    assert losses[2] < losses[1] < losses[0] and losses[4] < losses[3]
+    assert len(parts[2].blocks) == 3 and "30 steps" not in lab.contents()["facts"]
+    assert {"variant", "norms"}.isdisjoint(f.key for s in lab.forms() for f in s.fields)
+    for _ in range(9):
+        lab.undo()
+    lab.change("pruner", "heads")
+    lab.change("ratio", 0.5)
+    settled(lab)
+    assert same(weights(lab), first)
+
+
+def test_lora_by_importance_is_for_whole_parts(lab):
+    lab.change("ratio", 0.5)  # magnitude
+    lab.change("recipe", form.RECIPES[2])
+    lab.retrain()
+    assert lab.worker.wait(60) and "MaskLoRA" in lab.contents()["error"]
+
+
 def test_a_cpu_says_that_two_of_four_is_no_faster(lab):
     lab.change("pattern.weights", "2:4")
-    lab.change("ratio", 0.5)
     settled(lab)
     assert "no speed-up exists here" in lab.contents()["facts"] and "speed" in lab.verbs()
     lab.speed()
@@ -239,6 +295,53 @@ def test_calibration_text_of_ones_own(lab, tmp_path):
     assert lab.full.density == pytest.approx(0.5)
 
 
+def test_n_of_m_says_itself_how_much_stays(lab):
+    keys = {f.key for s in lab.sections for f in s.fields}
+    assert {"ratio", "ratio.0"} <= keys and "stays" not in keys
+    lab.change("pattern.weights", "1:4")
+    settled(lab)
+    fields = {f.key: f for s in lab.sections for f in s.fields}
+    assert fields["stays"].knob.default == "25%, 1 of every 4" and "ratio" not in fields
+    assert "ratio.0" not in fields and lab.full.density == pytest.approx(0.25)
+    lab.change("pattern.weights", "row")
+    settled(lab)
+    assert lab.full.density == 1.0 and lab.settings["ratio"] == 0.0
+
+
+def test_a_place_that_is_looked_at_is_told(lab):
+    weight = float(lab.model.network.get_parameter("model.layers.0.self_attn.q_proj.weight")[3, 5])
+    lab.handle("canvas", {"kind": "select", "row": 3, "column": 5})
+    facts = lab.contents()["facts"]
+    assert "output 3, input 5" in facts and f"{weight:.3g}" in facts and "kept" in facts
+    lab.handle("canvas", {"kind": "paint", "cells": [[3, 5]], "keep": False})
+    settled(lab)
+    assert "‖x‖" in lab.contents()["facts"] and "pruned</td>" in lab.contents()["facts"]
+    lab.change("matrix", "neurons")
+    lab.handle("canvas", {"kind": "select", "row": 2, "column": 7})
+    assert lab.settings["layer"] == 2 and "layer 2, neuron 7" in lab.contents()["facts"]
+    for bad in ({"row": 99, "column": 0}, {"row": "x"}, {"row": 1.5, "column": 0}, {}):
+        lab.handle("canvas", {"kind": "select", **bad})
+    assert "layer 2, neuron 7" in lab.contents()["facts"]
+    lab.change("matrix", "layers")
+    assert "neuron" not in lab.contents()["facts"]
+
+
+def test_it_opens_on_a_recorded_example_until_there_is_a_model(lab):
+    made = PruningLab("zoo:draft", draft="")
+    shown = made.contents()
+    assert "recorded example" in shown["facts"] and "Measure loads zoo:draft" in shown["facts"]
+    data = shown["canvas"]["data"]
+    assert data["rows"] == 64 and "recorded example" in data["title"] and min(data["kept"]) == 255
+    for cell in ("loss", "acceptance", "bars"):
+        assert shown[cell]["data"] and "recorded example" in str(shown[cell]["layout"]), cell
+    made.handle("canvas", {"kind": "paint", "cells": [[0, 0]], "keep": False})
+    assert "press Measure" in made.contents()["error"] and not made.strokes
+    made.close()
+    shown = lab.contents()
+    assert "recorded" not in str((shown["facts"], shown["bars"], shown["canvas"]))
+    assert "recorded example" in str(shown["loss"]["layout"]), "until Curves is pressed"
+
+
 def test_a_loaded_model_is_given_back_and_a_mixture_can_be_pruned(tmp_path):
     model = load(str(write_checkpoint(tmp_path, "mixtral")))
     first = [p.clone() for p in model.network.parameters()]
@@ -251,6 +354,13 @@ def test_a_loaded_model_is_given_back_and_a_mixture_can_be_pruned(tmp_path):
     assert "experts" in "".join(lab.masks.weights)
     lab.change("pruner", "cfsp")
     assert lab.worker.wait(60) and "gated MLP" in lab.contents()["error"]
+    assert lab.now.loss_nats == lab.before.loss_nats and lab._kept == [1.0] * 3
+    assert same(list(model.network.parameters()), first), "what cannot be pruned is whole"
+    shown = next(f.knob for s in lab.forms() for f in s.fields if f.key == "matrix")
+    assert "neurons" not in shown.choices and "groups" in shown.choices
+    lab.change("pruner", "heads")
+    settled(lab)
+    assert "cut" in lab.verbs() and lab.full.density == pytest.approx(0.5)
     lab.close()
     assert same(list(model.network.parameters()), first)
 

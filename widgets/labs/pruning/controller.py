@@ -16,12 +16,21 @@ from widgets.figures import mask_image
 from widgets.labs.bench import DIALS, Bench
 from widgets.labs.board import Cell, Section
 from widgets.labs.pruning import form, pictures
-from widgets.labs.pruning.state import Sheet, Stroke, kept_of, matrix_name, roles_of, sheet
+from widgets.labs.pruning.recorded import recording
+from widgets.labs.pruning.state import (
+    Sheet,
+    Stroke,
+    Sweeps,
+    kept_of,
+    matrix_name,
+    sheet,
+    told,
+)
 from widgets.labs.pruning.work import PruningWork
 from workbench.core.errors import BadInput, WorkbenchError
 from workbench.core.masks import MaskSet
 from workbench.core.method import methods
-from workbench.models.units import layers_of, shapes_of
+from workbench.models.prune import Pruned
 
 
 class PruningLab(PruningWork):
@@ -52,14 +61,16 @@ class PruningLab(PruningWork):
     )
     accepts = ".safetensors"
     opens = "Open a saved mask"
+    looks = frozenset({"matrix", "layer", "bars"})
+    _spot: tuple[int, int] | None = None  # cell of the canvas that was looked at
+    _spot_said: tuple[Any, tuple[str, str]] | None = None
 
     # ---- reading ---------------------------------------------------------------------------------
 
     def forms(self) -> tuple[Section, ...]:
         """The left column."""
-        model = self.model if self._stats else None
-        layers = len(layers_of(model)) if model else 0
-        return form.sections(self.history.now, layers, roles_of(model) if model else ())
+        layers = len(self._kept) if self._stats else 0
+        return form.sections(self.given, layers, self._roles, self._across)
 
     @property
     def titles(self) -> Mapping[str, Mapping[Any, str]]:
@@ -76,13 +87,20 @@ class PruningLab(PruningWork):
 
     def cells(self) -> dict[str, Any]:
         """The canvas, the facts and the three charts."""
-        now = self.settings
+        now, example = self.settings, recording()
         bars = pictures.bars(self.sweeps, now["bars"], self._kept, int(now.get("layer", 0)))
+        canvas, facts = self._canvas(), self._facts(now)
+        if not self._stats and example is not None:  # no model yet
+            old = Sweeps(dense=example.dense, harm=example.harm)
+            kept = [1.0] * len(example.harm)
+            bars = pictures.bars(old, form.BARS[1], kept, -1, "recorded example")
+            canvas, facts = example.canvas, pictures.opening_html(self.name)
+        shown, said = pictures.opening(self.sweeps, example)
         return {
-            "canvas": {"data": self._canvas()},
-            "facts": self._facts(now),
-            "loss": pictures.loss(self.sweeps),
-            "acceptance": pictures.acceptance(self.sweeps),
+            "canvas": {"data": canvas},
+            "facts": facts,
+            "loss": pictures.loss(shown, said),
+            "acceptance": pictures.acceptance(shown, said),
             "bars": bars,
         }
 
@@ -109,6 +127,20 @@ class PruningLab(PruningWork):
         self._shown = (self._chosen(), masks, made)
         return made
 
+    def _looked_at(self) -> tuple[str, str] | None:
+        """The selected place of the canvas, in words; worked out where it or its mask changed."""
+        key, image, model = (self._spot, self._chosen(), self.masks), self.image(), self.model
+        if self._spot is None or image is None or model is None:
+            return None
+        if self._spot_said is None or self._spot_said[0] != key:
+            found, (row, column) = self._sheet(), self._spot
+            if found is None or row >= len(image.row_edges) - 1:
+                return None
+            place = mask_image.block(row, column, image.row_edges, image.column_edges)
+            kept = kept_of(model, self.masks, self.full, *self._chosen())
+            self._spot_said = (key, told(found, kept, *place))
+        return self._spot_said[1]
+
     def _canvas(self) -> dict[str, Any]:
         """The view's data, made once for each image."""
         image = self.image()
@@ -121,11 +153,12 @@ class PruningLab(PruningWork):
     def _facts(self, now: Mapping[str, Any]) -> str:
         image, layer = self.image(), self._chosen()[1]
         done = self._retrained()
-        told = ""
+        said = ""
         if done is not None:
             share = done.recovery.trainable / self.model.parameters
-            told = (
-                f"Retrained {done.recovery.trainable:,} numbers ({share:.2%} of all): loss"
+            said = (
+                f"Retrained {done.recovery.trainable:,} numbers ({share:.2%} of all),"
+                f" {done.recovery.steps} steps: loss"
                 f" {done.loss_before:.3f} → {done.loss_after:.3f} nats; zeros"
                 f" {done.recovery.zeros_before:,} → {done.recovery.zeros_after:,}."
                 f" {done.recovery.note}"
@@ -142,7 +175,8 @@ class PruningLab(PruningWork):
                 "pattern": str(self._pattern()),
                 "device": self.model.device if self.model else "cpu",
                 "sparse": self._sparse,
-                "retrained": told,
+                "retrained": said,
+                "spot": self._looked_at(),
             }
         )
 
@@ -169,7 +203,10 @@ class PruningLab(PruningWork):
         self.worker.ask("harm", lambda task: self._swept(task, self._all_layers))
 
     def retrain(self) -> None:
-        """Retrain what is left, in the background; one step of undo."""
+        """Retrain what is left, in the background; one step of undo.
+
+        Pressed again with the same numbers to train, it goes on.
+        """
         self.worker.ask("retrain", self._retrain)
 
     def save(self) -> None:
@@ -184,7 +221,7 @@ class PruningLab(PruningWork):
         masks = MaskSet(
             self.masks.weights, self.masks.parts, self.model.fingerprint, self.masks.note
         )
-        path.write_bytes(masks.to_bytes())
+        path.write_bytes(Pruned(masks, self.changed).to_bytes())
         self.say(f"Saved {path}; the drafter `pruned` takes it as its mask.")
 
     def cut(self) -> None:
@@ -210,25 +247,27 @@ class PruningLab(PruningWork):
         return self._try(lambda: self._open(data, name))
 
     def _open(self, data: bytes, name: str) -> None:
-        masks = MaskSet.from_bytes(data, name)
+        made = Pruned.from_bytes(data, name)
         if self.model is not None:
-            masks.check(shapes_of(self.model), self.model.fingerprint)
-        self.put("mask", masks)
+            made.check(self.model)
+        self.put("mask", made)
         self.touched("mask")
 
     # ---- the canvas and the charts ---------------------------------------------------------------
 
     def handle(self, cell: str, event: Mapping[str, Any]) -> None:
-        """A stroke, or a click on a layer."""
+        """A stroke, a place that is looked at, or a click on a layer."""
         if cell == "canvas" and event.get("kind") == "paint":
             self._try(lambda: self._paint(event))
+        elif cell == "canvas" and event.get("kind") == "select":
+            self._try(lambda: self._select(event))
         elif cell == "bars" and isinstance(event.get("customdata"), int):
             self.change("layer", event["customdata"])
 
     def _paint(self, event: Mapping[str, Any]) -> None:
         image, (role, layer) = self.image(), self._chosen()
         if image is None or self.model is None:
-            return
+            raise BadInput("paint: the canvas shows an example; press Measure to load the model")
         blocks = []
         for cell in event.get("cells", ()):
             if len(cell) != 2:
@@ -240,3 +279,14 @@ class PruningLab(PruningWork):
         stroke = Stroke(name, tuple(blocks), bool(event.get("keep")))
         if blocks and self.put("strokes", (*self.strokes, stroke)):
             self.touched("strokes")
+
+    def _select(self, event: Mapping[str, Any]) -> None:
+        """Say what stands there; a row of a canvas across the layers is its layer."""
+        image, place = self.image(), (event.get("row"), event.get("column"))
+        if image is None or not all(type(at) is int for at in place):
+            return
+        row, column = int(place[0] or 0), int(place[1] or 0)
+        rows, _ = mask_image.block(row, column, image.row_edges, image.column_edges)
+        self._spot = (row, column)
+        if self._chosen()[0] in form.ACROSS:
+            self.put("layer", rows.start)

@@ -18,22 +18,25 @@ MOST_RATIO = 0.95
 ACROSS = {"neurons": "neurons × layers", "groups": "heads × layers", "layers": "layers"}
 BARS = ("kept share", "loss without it")
 FIRST_PATTERN = {"weights": "row"}
-RECOVERY = {
-    "norms": "gains of the norms",
-    "variant": "update of the matrices",
-    "steps": "training steps",
-}
+# How what is left is repaired: PERP on text, PERP block by block, CFSP's LoRA by importance.
+RECIPES = ("on text", "block by block", "LoRA by importance")
 # Settings that change no model.
-QUIET = ("matrix", "layer", "bars", "variant", "norms", "steps", "folder")
+QUIET = ("matrix", "layer", "bars", "recipe", "variant", "norms", "steps", "folder")
 
 
-def sections(now: Mapping[str, Any], layers: int, roles: tuple[str, ...]) -> tuple[Section, ...]:
+def sections(
+    now: Mapping[str, Any],
+    layers: int,
+    roles: tuple[str, ...],
+    across: tuple[str, ...] = tuple(ACROSS),
+) -> tuple[Section, ...]:
     """What goes, where the hand paints, retraining, and where things are saved.
 
     Args:
         now: what has been set.
         layers: of the model; 0 = not loaded yet.
         roles: the matrices that a layer has.
+        across: keys of :data:`ACROSS` that the model has.
     """
     name = now.get("pruner", FIRST)
     acts_on = find_method("pruner", name).make().acts_on
@@ -42,13 +45,15 @@ def sections(now: Mapping[str, Any], layers: int, roles: tuple[str, ...]) -> tup
     ratio = now.get("ratio", 0.0)
     pattern = Knob("pattern", "choice", first, choices=choices, help="What scores compete within.")
     share = Knob("ratio", "float", 0.0, 0.0, MOST_RATIO, 0.05, help="Share that goes.")
+    groups = str(now.get(f"pattern.{acts_on}", first))
+    fixed = ":" in groups
     what = [
         picker("pruner", methods("pruner"), FIRST, "What decides which weights go."),
         *fields_of(find_method("pruner", name)),
         Field(f"pattern.{acts_on}", pattern, "lab", "pattern"),
-        Field("ratio", share, "lab"),
+        _stays(groups) if fixed else Field("ratio", share, "lab"),
     ]
-    where = (*roles, *ACROSS)
+    where = (*roles, *across)
     pick = Knob("matrix", "choice", where[0], choices=where, help="What the canvas shows.")
     look = [Field("matrix", pick, "lab")]
     if layers:
@@ -56,22 +61,34 @@ def sections(now: Mapping[str, Any], layers: int, roles: tuple[str, ...]) -> tup
         at = Knob("layer", "int", 0, 0, max(1, layers - 1), help="Whose matrix is shown.")
         own = replace(share, name="layer_ratio", default=ratio, help="Of this layer alone.")
         look.append(Field("layer", at, "lab"))
-        look.append(Field(f"ratio.{layer}", own, "lab", "its own ratio"))
+        look += [] if fixed else [Field(f"ratio.{layer}", own, "lab", "its own ratio")]
     return (
         Section("What goes", tuple(what)),
         Section("Canvas", tuple(look)),
-        Section("Retraining (PERP)", _recovery()),
+        Section("Retraining", _recovery(now.get("recipe", RECIPES[0]))),
         Section("Files", _files()),
     )
 
 
-def _recovery() -> tuple[Field, ...]:
-    variants = tuple(v for v in VARIANTS)
-    knobs = (
-        Knob("variant", "choice", "mask_lora", choices=variants, help="Update of the matrices."),
+def _stays(groups: str) -> Field:
+    """In the place of the ratio: N:M says itself how much stays."""
+    keep, _, of = groups.partition(":")
+    said = f"{int(keep) / int(of):.0%}, {keep} of every {of}"
+    told = "N:M fixes what stays of every group, so no ratio applies."
+    return Field("stays", Knob("stays", "choice", said, choices=(said,), help=told), "lab")
+
+
+def _recovery(recipe: str) -> tuple[Field, ...]:
+    kinds = "PERP on text, PERP against the dense blocks, or CFSP's (whole parts only)."
+    each = "Of each block." if recipe == RECIPES[1] else "Pressed again, it goes on."
+    knobs = [
+        Knob("recipe", "choice", RECIPES[0], choices=RECIPES, help=kinds),
+        Knob("variant", "choice", "mask_lora", choices=VARIANTS, help="Update of the matrices."),
         Knob("norms", "bool", True, help="Train the gains of the norms."),
-        Knob("steps", "int", 50, 10, 400, 10, unit="steps", help="Of AdamW, a tenth warm-up."),
-    )
+        Knob("steps", "int", 50, 10, 400, 10, unit="steps", help=each),
+    ]
+    if recipe == RECIPES[2]:  # has an update of its own
+        knobs = [knobs[0], knobs[3]]
     return tuple(Field(knob.name, knob, "lab") for knob in knobs)
 
 

@@ -15,6 +15,7 @@ from widgets.figures.curves import Curves, Line
 from widgets.figures.layer_bars import LayerBars
 from widgets.labs import frame
 from widgets.labs.pruning.form import BARS
+from widgets.labs.pruning.recorded import MODEL, Recording
 from widgets.labs.pruning.state import Sheet, Sweeps
 from workbench.bench.sparsity import Point, expected_speed
 from workbench.core.method import find_method
@@ -46,10 +47,17 @@ def _lines(sweeps: Sweeps, field: str) -> tuple[Line, ...]:
     )
 
 
-def loss(sweeps: Sweeps) -> dict[str, Any]:
+def opening(sweeps: Sweeps, example: Recording | None) -> tuple[Sweeps, str]:
+    """The sweeps to draw, and what they are: an example until there are some of one's own."""
+    if sweeps.curves or example is None:
+        return sweeps, ""
+    return Sweeps(example.known), f"recorded example, {MODEL}; {ASK}"
+
+
+def loss(sweeps: Sweeps, said: str = "") -> dict[str, Any]:
     """Held-out loss against sparsity, one line a criterion."""
     here = (sweeps.here.sparsity, sweeps.here.loss_nats) if sweeps.here else None
-    note = "ring: now" if sweeps.curves else ASK
+    note = said or ("ring: now" if sweeps.curves else ASK)
     info = Curves(
         "Loss against sparsity",
         "removed share of block weights",
@@ -61,7 +69,7 @@ def loss(sweeps: Sweeps) -> dict[str, Any]:
     return curves.figure(info)
 
 
-def acceptance(sweeps: Sweeps) -> dict[str, Any]:
+def acceptance(sweeps: Sweeps, said: str = "") -> dict[str, Any]:
     """Acceptance of the pruned model as the dense one's drafter."""
     here = (sweeps.here.sparsity, sweeps.here.acceptance) if sweeps.here else None
     info = Curves(
@@ -70,22 +78,34 @@ def acceptance(sweeps: Sweeps) -> dict[str, Any]:
         "acceptance",
         _lines(sweeps, "acceptance"),
         here,
-        "pruned drafts, dense verifies" if sweeps.curves else ASK,
+        said or ("pruned drafts, dense verifies" if sweeps.curves else ASK),
     )
     return curves.figure(info)
 
 
-def bars(sweeps: Sweeps, shown: str, kept: list[float], selected: int) -> dict[str, Any]:
+def bars(
+    sweeps: Sweeps, shown: str, kept: list[float], selected: int, said: str = ""
+) -> dict[str, Any]:
     """A bar a layer: the share kept, or the loss without it."""
     labels = tuple(str(index) for index in range(len(kept)))
     if shown == BARS[1]:
         dense = sweeps.dense.loss_nats if sweeps.dense else 0.0
         values = tuple(point.loss_nats - dense for point in sweeps.harm)
-        note = "each dropped alone" if values else "press Layers to drop each alone"
+        note = said or "each dropped alone" if values else "press Layers to drop each alone"
         info = LayerBars("Which layers hurt", "nats more", labels[: len(values)], values)
         return layer_bars.figure(info._replace(selected=selected, note=note))
     info = LayerBars("Kept of each layer", "share", labels, tuple(kept), None, selected)
     return layer_bars.figure(info)
+
+
+def opening_html(name: str) -> str:
+    """What is shown before the model is there."""
+    said = (
+        f"The canvas and the charts show a recorded example: {MODEL}, its first layer and every"
+        " criterion at several sparsities.",
+        f"Measure loads {name}; then paint on its weights, or move the ratio.",
+    )
+    return "".join(f'<p class="dw-why">{escape(one)}</p>' for one in said)
 
 
 def facts(now: Mapping[str, Any]) -> str:
@@ -94,7 +114,7 @@ def facts(now: Mapping[str, Any]) -> str:
     Args:
         now: ``note`` of the masks, shares kept (``matrix``, ``layer``, ``blocks``), ``parameters``
             of all and after cutting (``cut``, None = nothing can be cut), ``here`` (a Point),
-            ``pattern``, ``device`` and ``retrained``.
+            ``pattern``, ``device``, ``retrained``, and ``spot``: the selected place and what it is.
     """
     point: Point | None = now["here"]
     table = [
@@ -102,6 +122,8 @@ def facts(now: Mapping[str, Any]) -> str:
         ("this layer keeps", theme.percent(now["layer"])),
         ("all blocks keep", theme.percent(now["blocks"])),
     ]
+    if now["spot"]:
+        table.insert(0, now["spot"])
     if point is not None:
         table.append(("accepted as its own draft", theme.chance(point.acceptance)))
     said = [_worth(now, point), _hardware(now), now["retrained"]]

@@ -125,6 +125,21 @@ def _parts_sheet(model: Model, name: str, stats: Mapping[str, Stats]) -> Sheet:
     return Sheet(title, np.stack(rows), None, ("layer", what))
 
 
+def told(found: Sheet, kept: np.ndarray, rows: slice, columns: slice) -> tuple[str, str]:
+    """What stands at a place of the canvas: where it is, and its size and fate."""
+    values, share = found.values[rows, columns], kept[rows, columns].mean()
+    spans = zip(found.labels, (rows, columns), strict=True)
+    where = ", ".join(f"{label} {_span(part)}" for label, part in spans)
+    size = f"{values.item():.3g}" if values.size == 1 else f"mean |w| {np.abs(values).mean():.3g}"
+    heard = "" if found.norms is None else f", input ‖x‖ {np.mean(found.norms[columns]):.3g}"
+    fate = {0.0: "pruned", 1.0: "kept"}.get(float(share), f"{share:.0%} kept")
+    return where, f"{size}{heard}, {fate}"
+
+
+def _span(part: slice) -> str:
+    return f"{part.start}" if part.stop - part.start == 1 else f"{part.start}–{part.stop - 1}"
+
+
 def kept_of(model: Model, masks: MaskSet, full: MaskSet, name: str, layer: int) -> np.ndarray:
     """The mask of that matrix; ``full`` has the parts written out."""
     if name not in ACROSS:
@@ -153,6 +168,16 @@ def matrix_name(model: Model, role: str, layer: int) -> str:
 def short(name: str) -> str:
     """``down_proj`` or ``down_proj[3]``: a matrix without its layer."""
     return name.rsplit(".", 1)[-1]
+
+
+def across_of(model: Model) -> tuple[str, ...]:
+    """Keys of ACROSS that every layer of the model has."""
+    every = parts_of(model)
+    lacks = {
+        "neurons": not all(p.mlp for p in every),
+        "groups": not all(p.attention for p in every),
+    }
+    return tuple(name for name in ACROSS if not lacks.get(name, False))
 
 
 def roles_of(model: Model) -> tuple[str, ...]:

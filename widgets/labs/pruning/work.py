@@ -6,6 +6,7 @@ say, also when it is stopped.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ import torch
 from widgets.figures import mask_image
 from widgets.labs.bench import Bench
 from widgets.labs.pruning import form
-from widgets.labs.pruning.state import Retrained, Stroke, Sweeps, with_strokes
+from widgets.labs.pruning.state import (
+    Retrained,
+    Stroke,
+    Sweeps,
+    across_of,
+    roles_of,
+    with_strokes,
+)
 from widgets.labs.worker import Task
 from workbench.bench.sparsity import Point, curve, layer_harm, pass_ratio, point
 from workbench.bench.sparsity import semi_structured_ratio as sparse_ratio
@@ -28,11 +36,16 @@ from workbench.models.masking import Edit
 from workbench.models.model import Model
 from workbench.models.prune import Pruned, prune
 from workbench.models.slicing import cut_of, save_sliced, sliced
-from workbench.models.units import expanded, layers_of, matrices, shapes_of
-from workbench.training.perp import PerpSettings, perp
+from workbench.models.units import expanded, layers_of, matrices
+from workbench.training.adapter import AdapterSettings
+from workbench.training.importance_lora import importance_of, recipe_for, recover
+from workbench.training.perp import PerpSettings, Recovery, perp
+from workbench.training.reconstruction import reconstruct
+from workbench.training.texts import Texts
 
 SWEEP_ROWS = 8  # held-out rows of each point of a curve
 TRAINING_LETTERS = 400_000
+BLOCK_ROWS = 32  # of a reconstruction
 NOTHING = Pruned(MaskSet())
 
 
@@ -48,6 +61,7 @@ class PruningWork(Bench):
         super().__init__(model, draft)
         self.dense: Model | None = None
         self.masks, self.full = MaskSet(), MaskSet()
+        self.changed: Mapping[str, torch.Tensor] = {}  # where weights stay, but not as they were
         self.sweeps = Sweeps()
         self._edit = Edit()
         self._made: dict[Any, Pruned] = {}
@@ -57,6 +71,8 @@ class PruningWork(Bench):
         self._shown: tuple[Any, Any, mask_image.MaskImage] | None = None
         self._drawn: tuple[mask_image.MaskImage, dict[str, Any]] | None = None
         self._kept: list[float] = []
+        self._roles: tuple[str, ...] = ()
+        self._across: tuple[str, ...] = tuple(form.ACROSS)
         self._cut: int | None = None
         self._sparse = ""
         if mask is not None:
@@ -79,8 +95,15 @@ class PruningWork(Bench):
 
     def plan(self) -> Plan:
         """How much goes."""
-        ratio = self.settings["ratio"]
-        return Plan(self._pattern(), ratio, form.layer_ratios(self.history.now))
+        pattern = self._pattern()
+        if pattern.kind == "n_m":  # says itself how much stays
+            return Plan(pattern, 1 - pattern.keep / pattern.of)
+        return Plan(pattern, self.value("ratio", 0.0), form.layer_ratios(self.history.now))
+
+    @property
+    def untouched(self) -> bool:
+        """No mask is on the model, and nothing was retrained."""
+        return not (self.masks.weights or self.masks.parts) and self.value("retrained") is None
 
     # ---- applying --------------------------------------------------------------------------------
 
@@ -92,6 +115,9 @@ class PruningWork(Bench):
         self.dense = self.model.clone()
         self._first = {name: one.weight for name, one in matrices(self.dense).items()}
         self._kept = [1.0] * len(layers_of(self.model))
+        self._roles, self._across = roles_of(self.model), across_of(self.model)
+        if self._looking.get("matrix") not in (*self._roles, *self._across):
+            self._looking.pop("matrix", None)  # chosen before the family was known
         self._stats = hear(self.model, rows, task.timed("Listening to the layers"))
 
     def _calibration(self) -> torch.Tensor:
@@ -111,23 +137,31 @@ class PruningWork(Bench):
         """From the untouched weights: prune, paint, put back what was retrained."""
         assert self.model is not None and self.dense is not None  # prepared
         self._edit.undo()
-        made = self._pruned(task)
+        try:
+            made = self._pruned(task)
+        except WorkbenchError:
+            self._bare()
+            raise
         self.masks = with_strokes(self.model, made.masks, self.strokes)
         self.full = expanded(self.model, self.masks)
-        pruned = Pruned(self.masks, made.weights)
         done = self._retrained()
-        if done is not None:
-            done.recovery.put(self.model, self._edit)
-            pruned = Pruned(self.masks)
-        pruned.apply(self.model, self._edit)
+        self.changed = made.weights if done is None else done.recovery.weights(self.model)
+        Pruned(self.masks, self.changed).apply(self.model, self._edit)
         self._kept, self._cut = self._layer_shares(), self._cut_size()
+        self._measure_here()
+
+    def _bare(self) -> None:
+        """Nothing could be pruned as it was asked: what is shown is the whole model."""
+        self.masks, self.full, self.changed = MaskSet(), MaskSet(), {}
+        self._kept, self._cut = [1.0] * len(self._kept), None
         self._measure_here()
 
     def _pruned(self, task: Task) -> Pruned:
         assert self.model is not None  # prepared
         opened = self.value("mask")
         if opened is not None:
-            return Pruned(opened.check(shapes_of(self.model), self.model.fingerprint))
+            made = opened if isinstance(opened, Pruned) else Pruned(opened)
+            return made.check(self.model)
         plan, pruner = self.plan(), form.pruner_of(self.history.now)
         if plan.ratio == 0 and not any(plan.layers.values()):
             return NOTHING
@@ -166,7 +200,7 @@ class PruningWork(Bench):
         loss, _, accepted = held_out(self.model, rows, self.dense)
         whole = sum(one.weight.numel() for one in matrices(self.model).values())
         gone = sum(int((~mask).sum()) for mask in self.full.weights.values()) / whole
-        self.sweeps.here = Point(self.settings["ratio"], gone, loss, accepted or 0.0)
+        self.sweeps.here = Point(self.plan().ratio, gone, loss, accepted or 0.0)
 
     # ---- sweeps, retraining, files ---------------------------------------------------------------
 
@@ -217,28 +251,51 @@ class PruningWork(Bench):
     def _retrain(self, task: Task) -> None:
         self.prepare(task)
         assert self.model is not None and self.stick is not None and self.dense is not None
-        now, model = self.settings, self.model
-        settings = PerpSettings(now["norms"], now["variant"], steps=now["steps"])
-        texts = texts_from(now["text"]) if now["text"] else standard_texts(TRAINING_LETTERS)
-        rows = calibration_rows(model, texts, rows=settings.steps * settings.batch_rows)
-        progress = task.timed("Retraining")
+        model, progress = self.model, task.timed("Retraining")
+
+        def listener(step: int, steps: int, loss: float) -> None:
+            self._heard(task, progress, step, steps)
+
         with model.lock:
             self.apply(task)
             before = held_out(model, self.stick.rows)[0]
             for number in model.network.parameters():
                 self._edit.keep(number.detach())
-            done = perp(
-                model,
-                self.masks,
-                rows,
-                settings,
-                listener=lambda step, steps, loss: self._heard(task, progress, step, steps),
-                stopped=lambda: task.stopping,
-            )
+            last = self._retrained()
+            done = self._recovered(last.recovery if last else None, listener, lambda: task.stopping)
+            if last is not None:  # what this part left alone was learnt before it
+                done.tensors = {**last.recovery.tensors, **done.tensors}
             after = held_out(model, self.stick.rows)[0]
         self.sweeps.retrained.append(Retrained(self.masks, done, before, after))
         self.put("retrained", len(self.sweeps.retrained) - 1)
         self.worker.ask("apply", self._apply)
+
+    def _recovered(
+        self, last: Recovery | None, listener: Callable, stopped: Callable[[], bool]
+    ) -> Recovery:
+        """What the chosen recipe makes of the network as it is; text goes on from before."""
+        assert self.model is not None and self.stick is not None and self.dense is not None
+        now, model, live = self.settings, self.model, {"listener": listener, "stopped": stopped}
+        texts = texts_from(now["text"]) if now["text"] else standard_texts(TRAINING_LETTERS)
+        steps, recipe = now["steps"], now["recipe"]
+        settings = PerpSettings(now.get("norms", True), now.get("variant", "none"), steps=steps)
+        count = BLOCK_ROWS if recipe == form.RECIPES[1] else steps * settings.batch_rows
+        rows = calibration_rows(model, texts, rows=count)
+        if recipe == form.RECIPES[1]:
+            return reconstruct(model, self.dense, self.masks, rows, settings, **live)
+        if recipe == form.RECIPES[2]:
+            importance = importance_of(self._stats, model.layer_count)
+            own = recipe_for(model, self.masks, importance)
+            few = AdapterSettings(steps, measure_steps=steps, measure_rows=SWEEP_ROWS)
+
+            def heard(progress: Any) -> None:
+                listener(progress.step, progress.steps, progress.curve[-1][1])
+
+            said = Texts(rows, self.stick.rows, "calibration text")
+            return recover(model, own, said, few, listener=heard, stopped=stopped)
+        if last is not None and not (last.state and last.state.goes_on_with(settings)):
+            last = None  # other numbers: on top of what was learnt
+        return perp(model, self.masks, rows, settings, going_on=last, **live)
 
     def _heard(self, task: Task, progress: Any, step: int, steps: int) -> None:
         if not task.stopping:  # a stop keeps what was learnt so far
