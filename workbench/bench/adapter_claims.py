@@ -26,6 +26,7 @@ from workbench.training.texts import Texts, read_texts
 
 STEPS, BATCH_ROWS, HELD_ROWS, ROW_TOKENS = 40, 4, 24, 96
 TASKS = ("asyncio", "email")
+PREFIX_RATE = 1e-2
 Tell = Callable[[str], None]
 
 
@@ -130,6 +131,31 @@ def _ia3(bench: _Bench) -> list[dict]:
     ]
 
 
+def _prefix(bench: _Bench) -> list[dict]:
+    base, lora = bench.losses(TASKS[0]), bench.trained("lora")
+    words = bench.trained("prefix", rate=PREFIX_RATE)
+    chance = bench.trained("prefix", rate=PREFIX_RATE, words=False)
+    draft, accepted = load("zoo:draft"), []
+    for one in (words, lora):
+        bench.adapters.detach()
+        bench.put(one, "one")
+        accepted.append(_accepted(bench, TASKS[0], draft))
+    bench.adapters.detach()
+    share = words.parameters / bench.model.parameters
+    says = f"A prefix of 16 tokens ({share:.1%} of the parameters) adapts the model (2101.00190)."
+    real = "A prefix that starts from real words beats one that starts at random (2101.00190)."
+    over = "LoRA beats prefix tuning (2106.09685)."
+    kept = "A draft that knows nothing of it is accepted more after a prefix than after LoRA."
+    few = f"{bench.steps} steps are few"
+    why = "it is accepted as far as the adapter leaves the model where it was"
+    return [
+        _row("prefix", says, -words.losses, -base, few),
+        _row("prefix", real, -words.losses, -chance.losses, few),
+        _row("lora", over, -lora.losses, -words.losses, few),
+        _row("prefix", kept, *accepted, why, "expected acceptance"),
+    ]
+
+
 def _mola(bench: _Bench) -> list[dict]:
     up = bench.trained("mola", experts="1,2,3,4")
     down = bench.trained("mola", experts="4,3,2,1")
@@ -227,9 +253,9 @@ def _accepted(bench: _Bench, task: str, draft: Any) -> np.ndarray:
 def rows(tell: Tell, steps: int = STEPS) -> list[dict[str, Any]]:
     """Every claim about adapters, measured.
 
-    Cost: about twelve trainings of ``steps`` steps; with the default some minutes on one core.
+    Cost: about fourteen trainings of ``steps`` steps; with the default some minutes on one core.
     """
     bench, found = _Bench(tell, steps), []
-    for part in (_lora, _ia3, _mola, _increlora, _compeft, _breadcrumbs, _realigned):
+    for part in (_lora, _ia3, _prefix, _mola, _increlora, _compeft, _breadcrumbs, _realigned):
         found += part(bench)
     return found

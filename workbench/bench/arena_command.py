@@ -11,6 +11,7 @@ from typing import Any
 from workbench.bench import datasets
 from workbench.bench.arena import Arena
 from workbench.bench.grid import Grid, Setting
+from workbench.bench.preset import open_preset
 from workbench.bench.sweep import SweepProgress
 from workbench.bench.workers import BACKENDS
 from workbench.core.errors import BadInput, WorkbenchError
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--temperatures", type=float, nargs="+", default=[0.0], metavar="T")
     add("--top-k", type=int, default=0, metavar="K", help="keep the K likeliest tokens; 0 = all")
     add("--top-p", type=float, default=1.0, metavar="P", help="keep the likeliest P of the mass")
+    add("--preset", nargs="*", default=[], metavar="FILE", help="tuned settings to compare too")
     add("--repeats", type=int, default=3, help="(%(default)s)")
     add("--carry", action="store_true", help="drafters keep their state over the prompts")
     add("--stop-at-eos", action="store_true", help="end a text where the model ends it")
@@ -118,12 +120,16 @@ def parse_axes(pairs: list[str], names: dict[str, list[str]]) -> tuple[tuple[str
 def grid_of(args: argparse.Namespace) -> Grid:
     """The grid that the options describe."""
     names = {family: getattr(args, family) for family in DECODING}
+    presets = [open_preset(path) for path in args.preset]
+    for warning in filter(None, (preset.warning() for preset in presets)):
+        print(f"workbench: warning: {warning}", file=sys.stderr)
     return Grid(
         prompts_of(args),
         targets=tuple(args.target),
         drafts=tuple(args.draft),
         samplings=tuple(Sampling(t, args.top_k, args.top_p) for t in args.temperatures),
         knobs=parse_axes(args.knobs, names),
+        extra=tuple(preset.cell for preset in presets),
         repeats=args.repeats,
         setting=setting_of(args, carry=args.carry, ignore_eos=not args.stop_at_eos),
         **{PLURAL[family]: tuple(names[family]) for family in DECODING},

@@ -142,6 +142,7 @@ class Grid:
         samplings: temperatures and cuts; their seeds are not used (``setting.seed`` is).
         knobs: ``("policy.depth", (2, 4))`` or by a method's name, ``("token_recycling.k", (4,))``;
             an axis applies to the methods that have the knob.
+        extra: further cells, e.g. of presets; they get their own baseline.
         repeats: how often each cell meets each prompt.
 
     Raises:
@@ -158,6 +159,7 @@ class Grid:
     schedules: tuple[Any, ...] = ("sequential",)
     samplings: tuple[Sampling, ...] = (Sampling(),)
     knobs: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    extra: tuple[Cell, ...] = ()
     repeats: int = 3
     setting: Setting = field(default_factory=Setting)
 
@@ -174,10 +176,9 @@ class Grid:
         axes, refused = self._variants()
         cells: dict[str, Cell] = {}
         for target, sampling in itertools.product(self.targets, self.samplings):
-            sampling = dataclasses.replace(sampling, seed=0)
-            methods = {family: described(family, PLAIN[family]) for family in DECODING}
-            plain = Cell(target, "", **methods, sampling=sampling)
+            plain = plain_cell(target, sampling)
             cells.setdefault(plain.id, plain)
+            sampling = plain.sampling
             for combination in itertools.product(*(axes[family] for family in DECODING)):
                 methods = dict(zip(DECODING, combination, strict=True))
                 if methods["drafter"].name == "none":
@@ -189,6 +190,9 @@ class Grid:
                         refused.append(Refusal(f"{cell.label} ({cell.place})", reason, cell.id))
                     else:
                         cells.setdefault(cell.id, cell)
+        for cell in self.extra:
+            for one in (plain_cell(*cell.group), cell):
+                cells.setdefault(one.id, one)
         unique = {(r.label, r.reason): r for r in refused}
         return tuple(cells.values()), tuple(unique.values())
 
@@ -262,6 +266,27 @@ class Grid:
                 )
             if not values:
                 raise BadKnob(f"knob {name!r} has no value; give one or more")
+
+
+def plain_cell(target: str, sampling: Sampling) -> Cell:
+    """Plain decoding of a target; a sampling's own seed is left out."""
+    methods = {family: described(family, PLAIN[family]) for family in DECODING}
+    return Cell(target, "", **methods, sampling=dataclasses.replace(sampling, seed=0))
+
+
+def cell_from_json(row: dict[str, Any]) -> Cell:
+    """The cell that :meth:`Cell.to_json` described, its methods checked anew.
+
+    Raises:
+        WorkbenchError: a method or knob that this version does not have; LookupError or
+        TypeError: not a cell at all.
+    """
+    methods = {}
+    for family in DECODING:
+        made = make_method(family, str(row[family]["name"]), **row[family]["knobs"])
+        methods[family] = describe(made)
+    sampling = Sampling(**row["sampling"])
+    return Cell(str(row["target"]), str(row["draft"]), **methods, sampling=sampling)
 
 
 def described(family: str, spec: Any) -> Method:

@@ -41,16 +41,8 @@ class Journal:
         self.folder = Path(folder).expanduser()
         self.torn_bytes = 0  # of a last line that was cut off, taken away on opening
         self._lines: io.FileIO | None = None
-        self._lock: IO[bytes] | None = None
+        self._lock: IO[bytes] | None = held(self.folder)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.folder / LOCK, "ab")
-        except OSError as error:
-            raise BadInput(
-                f"folder={str(folder)!r} cannot be written ({error.strerror}); name another"
-            ) from None
-        try:
-            _lock(self._lock, self.folder)
             self.manifest = self._agreed(json.loads(json.dumps(identity)), about)
             self.records = self._read()
             self._lines = open(self.folder / LINES, "ab", buffering=0)
@@ -140,14 +132,19 @@ class Journal:
         path = self.folder / LINES
         if not path.exists():
             return []
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            self.torn_bytes = len(data) - whole
-            with open(path, "r+b") as file:
-                file.truncate(whole)
-                os.fsync(file.fileno())
-        return parsed(data[:whole], path)
+        self.torn_bytes = cut_torn_line(path)
+        return parsed(path.read_bytes(), path)
+
+
+def cut_torn_line(path: Path) -> int:
+    """Take a last line away that was not written to its end; how many bytes it had."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with open(path, "r+b") as file:
+            file.truncate(whole)
+            os.fsync(file.fileno())
+    return len(data) - whole
 
 
 def parsed(data: bytes, path: Path) -> list[dict[str, Any]]:
@@ -221,15 +218,27 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     return "; ".join(found)
 
 
-def _lock(file: IO[bytes], folder: Path) -> None:
+def held(folder: Path) -> IO[bytes]:
+    """A folder, made where it is missing, that no other process writes while the file is open.
+
+    Raises:
+        BadInput: it cannot be written, or another process holds it.
+    """
+    where = f"folder={str(folder)!r}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / LOCK, "ab")
+    except OSError as error:
+        raise BadInput(f"{where} cannot be written ({error.strerror}); name another") from None
     try:
         import fcntl
     except ImportError:  # Windows: two writers on one folder are not kept apart
-        return
+        return file
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        file.close()
         raise BadInput(
-            f"folder={str(folder)!r} is in use by another process that measures; wait for it, or"
-            " name another folder"
+            f"{where} is in use by another process that measures; wait for it, or name another"
         ) from None
+    return file

@@ -13,7 +13,8 @@ Measure on this machine, with everything that is compared interleaved in one pro
   peers     our decoding beside the transformers library's, same checkpoint, same prompts
   claims    what the papers say, measured on the embedded models (docs/claims.md)
   lossless  whether rules and runs emit the target's law, and which rule is broken
-  arena     any grid of models, drafters, rules and lengths; goes on where it was cut off"""
+  arena     any grid of models, drafters, rules and lengths; goes on where it was cut off
+  tune      the fastest drafter, tree and length for this machine and these prompts"""
 EXAMPLES = (
     "workbench bench peers",
     "workbench bench arena --drafter token_recycling rest --set policy.depth=2,4,8",
@@ -23,7 +24,7 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from workbench.bench import arena_command, claims, lossless, peers
+    from workbench.bench import arena_command, claims, lossless, peers, tune_command
 
     several = parser.add_subparsers(dest="measurement", metavar="MEASUREMENT", required=True)
     one = several.add_parser("peers", help="our decoding beside transformers' own")
@@ -38,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one = several.add_parser("arena", help="a grid of methods against plain decoding, resumable")
     arena_command.add_arguments(one)
     one.set_defaults(measure=arena_command.run, libraries=("pandas", "pyarrow", "joblib"))
+    one = several.add_parser("tune", help="search for the fastest setting here, resumable")
+    tune_command.add_arguments(one)
+    one.set_defaults(measure=tune_command.run, libraries=("optuna",))
 
 
 def run(args: argparse.Namespace) -> int:
