@@ -10,7 +10,17 @@ from safetensors.torch import save_file
 
 from workbench.core.errors import BadInput, TraceError
 from workbench.core.losses import balance_loss, balance_of, router_entropy
-from workbench.core.routing import LayerRouting, Own, Routed, RoutingRecord, heaviest, law, padded
+from workbench.core.routing import (
+    LayerRouting,
+    Own,
+    Routed,
+    RoutingRecord,
+    experts_at,
+    heaviest,
+    law,
+    p_for_mean,
+    padded,
+)
 from workbench.core.steering import Intervention, check_interventions, steered
 from workbench.models.steering import AsTrained
 from workbench.moe.top_p import TopP
@@ -230,3 +240,29 @@ def test_values_out_of_range_are_refused():
         Intervention("ban", -1)
     with pytest.raises(BadInput, match="factor=11"):
         Intervention("weigh", 0, factor=11)
+
+
+def recorded(logits: list[torch.Tensor]) -> RoutingRecord:
+    own = Own(2, True)
+    return RoutingRecord(
+        {n: LayerRouting.of(x, AsTrained().route(x, own)) for n, x in enumerate(logits)}
+    )
+
+
+@pytest.mark.parametrize("wanted", [1.0, 1.3, 2.0, 3.71, 6.5, 8.0])
+def test_p_is_found_for_a_mean_number_of_experts(wanted):
+    generator = torch.Generator().manual_seed(5)
+    record = recorded([torch.randn(50, 8, generator=generator) * scale for scale in (0.5, 2, 4)])
+    p = p_for_mean(record, wanted)
+    assert experts_at(record, p) == pytest.approx(wanted, abs=1 / 150)
+    rule, own = TopP(p=p), Own(2, True)  # and the rule itself does that
+    used = [(rule.route(x.logits, own).weights > 0).sum(-1) for x in record.layers.values()]
+    assert float(torch.cat(used).float().mean()) == pytest.approx(wanted, abs=1 / 150)
+
+
+def test_no_p_gives_less_than_one_expert_or_more_than_all():
+    record = recorded([torch.zeros(4, 3)])
+    for bad in (0.5, 3.5, math.nan):
+        with pytest.raises(BadInput, match=r"in \[1, 3\]"):
+            p_for_mean(record, bad)
+    assert experts_at(record, p_for_mean(record, 2.0)) == 2  # all four tie

@@ -9,6 +9,7 @@ from workbench.core.errors import BadInput, BadKnob
 from workbench.core.masks import MaskSet
 from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
+from workbench.models.prune import Pruned
 from workbench.models.twin import Twin
 from workbench.models.units import matrices
 from workbench.testing import oracles
@@ -90,6 +91,24 @@ def test_copies_are_kept_until_the_weights_change():
     with torch.no_grad():
         model.anatomy.layers[0].mlp.up_proj.weight[0, 0] += 1
     assert Twin(model).changed("a", change) is not first
+
+
+def test_corrected_weights_come_with_a_saved_mask(model, tmp_path):
+    masks = random_mask(model, 1, 0.3)
+    changed = {name: one.weight * 0.5 for name, one in matrices(model).items()}
+    path, seen = tmp_path / "mask.safetensors", {}
+    path.write_bytes(Pruned(masks, changed).to_bytes())
+    drafter = make_method("drafter", "pruned", mask=str(path))
+    twin = model.clone()
+    copy, _ = drafter._changed(twin, ())
+    for name, one in matrices(copy).items():
+        seen[name] = torch.equal(one.weight, changed[name] * masks.weights[name])
+    assert all(seen.values())
+    rounds = rounds_of(model, drafter)
+    assert emitted(rounds) == oracles.plain_greedy(model.rule, PROMPT, 40)
+    path.write_bytes(Pruned(masks, {"nowhere": torch.ones(2)}).to_bytes())
+    with pytest.raises(BadInput, match="has no 'nowhere'"):
+        rounds_of(model, make_method("drafter", "pruned", mask=str(path)))
 
 
 def test_what_cannot_draft_is_refused(model, tmp_path):

@@ -19,7 +19,7 @@ from workbench.models.units import matrices, units_of
 from workbench.testing import checkpoints
 from workbench.testing.tiny_network import tiny_network
 
-ROW = Pattern("row")
+ROW, LAYER = Pattern("row"), Pattern("layer")
 
 
 def unit_of(weight: torch.Tensor) -> Unit:
@@ -50,6 +50,24 @@ def test_wanda_follows_its_inputs_around():
     mask = keep_mask(pruner.score(unit_of(weight), stats_of(x)), ROW, 0.5)
     moved = keep_mask(pruner.score(unit_of(weight[:, order]), stats_of(x[:, order])), ROW, 0.5)
     assert torch.equal(moved, mask[:, order])
+
+
+def test_ria_by_hand_and_its_limits():
+    weight = torch.tensor([[1.0, -3.0], [0.0, 1.0]])
+    heard = Stats(10, torch.tensor([16.0, 81.0], dtype=torch.double))  # norms 4 and 9
+    found = make_method("pruner", "ria").score(unit_of(weight), heard)
+    wanted = [[(1 / 1 + 1 / 4) * 2, (3 / 4 + 3 / 4) * 3], [0.0, (1 / 4 + 1 / 1) * 3]]
+    assert torch.allclose(found, torch.tensor(wanted, dtype=torch.double))
+    alone = make_method("pruner", "ria", power=0.0).score(unit_of(weight), heard)
+    assert torch.allclose(alone, found / torch.tensor([2.0, 3.0], dtype=torch.double))
+    # a row or a column of small weights keeps its share: magnitude would empty both
+    weight = noise(12, 16)
+    weight[3], weight[:, 5] = weight[3] * 1e-3, weight[:, 5] * 1e-3
+    equal = Stats(10, torch.ones(16, dtype=torch.double))
+    kept = keep_mask(make_method("pruner", "ria").score(unit_of(weight), equal), LAYER, 0.5)
+    plain = keep_mask(make_method("pruner", "magnitude").score(unit_of(weight), None), LAYER, 0.5)
+    assert kept[3].any() and kept[:, 5].any() and not plain[3].any() and not plain[:, 5].any()
+    assert bool(make_method("pruner", "ria").score(unit_of(weight * 0), equal).isfinite().all())
 
 
 def test_sparsegpt_changes_nothing_else_where_inputs_are_independent():

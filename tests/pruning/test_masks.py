@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from workbench.core.errors import BadInput, BadKnob, Mismatch
-from workbench.core.masks import MaskSet, Pattern, keep_mask, keep_masks, removed_count
+from workbench.core.masks import MaskSet, Pattern, keep_mask, keep_masks, opened, removed_count
 from workbench.core.pruning import Plan, shares
 
 
@@ -80,6 +80,23 @@ def test_a_file_holds_the_mask_to_the_last_bit():
 def test_damaged_files_say_so(data):
     with pytest.raises(BadInput, match="is no saved mask"):
         MaskSet.from_bytes(data, "mine.safetensors")
+
+
+def test_changed_weights_are_in_the_file_and_never_lost_silently():
+    masks, generator = some_masks(), torch.Generator().manual_seed(2)
+    matrix = torch.randn(5, 7, generator=generator) * masks.weights["a.q"]
+    changed = {"a.q": matrix, "norm.weight": torch.randn(7, generator=generator)}
+    data = masks.to_bytes(changed)
+    again, found = opened(data)
+    assert again == masks and again.note == "made" and found.keys() == changed.keys()
+    assert all(torch.equal(found[name], changed[name]) for name in changed)
+    with pytest.raises(BadInput, match="2 corrected weights"):
+        MaskSet.from_bytes(data)
+    assert opened(masks.to_bytes()) == (masks, {})
+    bad = {"norm.weight": torch.full((7,), torch.nan)}
+    for wrong in (data[:-3], masks.to_bytes(bad)):
+        with pytest.raises(BadInput, match="is no saved mask"):
+            opened(wrong)
 
 
 def test_a_mask_of_another_network_is_refused():

@@ -71,6 +71,23 @@ def heaviest(probs: Float[torch.Tensor, "t e"], k: int, normalised: bool) -> Rou
     return Routed(weights, indices)
 
 
+def crossing(probs: Float[torch.Tensor, "t e"], p: float) -> Bool[torch.Tensor, "t e"]:
+    """The fewest experts that exceed ``p`` together, where each row's heaviest come first.
+
+    The expert that crosses is among them, so no token is left without one; one with probability 0
+    (a banned one) never is.
+    """
+    used = (_before(probs) <= p) if p < 1 else torch.ones_like(probs, dtype=torch.bool)
+    used = used & (probs > 0)
+    used[:, 0] = True
+    return used
+
+
+def _before(probs: torch.Tensor) -> torch.Tensor:
+    """What the heavier experts of the row hold together."""
+    return probs.cumsum(-1) - probs
+
+
 def padded(routed: Routed, used: Bool[torch.Tensor, "t k"]) -> Routed:
     """Cut to the widest row of ``used`` (which every row begins with) and pad the others.
 
@@ -245,3 +262,44 @@ def _assembled(tensors: dict[str, torch.Tensor], tokens: list[int]) -> RoutingRe
     if not all(isinstance(token, int) for token in tokens):
         raise ValueError("tokens must be whole numbers")
     return RoutingRecord(layers, tuple(tokens))
+
+
+# ---- top-p over a record -----------------------------------------------------------------------
+
+
+def experts_at(record: RoutingRecord, p: float) -> float:
+    """Mean experts of a token and layer if the recorded logits were routed by top-p."""
+    used = [crossing(_sorted(layer), p).sum(-1).float() for layer in record.layers.values()]
+    return float(torch.cat(used).mean())
+
+
+def p_for_mean(record: RoutingRecord, experts: float) -> float:
+    """The p of top-p routing that gives a token this many experts in the mean.
+
+    An expert joins where p reaches what the heavier ones hold together, so the answer is read off
+    the sorted list of these sums: exact up to ties, with nothing to search for. Under another rule
+    the later layers hear something else, so a record made under top-p answers best.
+
+    Args:
+        record: routing of some text.
+        experts: wanted mean, from 1 to the number of experts.
+
+    Raises:
+        BadInput: a mean that no p can give.
+    """
+    sizes = [layer.logits.shape[1] for layer in record.layers.values()]
+    most = sum(sizes) / len(sizes)
+    if not 1 <= experts <= most:
+        raise BadInput(f"experts={experts!r}: the mean must lie in [1, {most:g}]")
+    rows = record.token_count * len(record.layers)
+    sums = [_before(_sorted(layer))[:, 1:].flatten() for layer in record.layers.values()]
+    joins = torch.cat(sums).sort().values
+    wanted = round((experts - 1) * rows)
+    if wanted >= len(joins):
+        return 1.0
+    return float(joins[wanted - 1]) if wanted else 0.0
+
+
+def _sorted(layer: LayerRouting) -> torch.Tensor:
+    """The law of each token, heaviest first, as a top-p rule orders it."""
+    return torch.topk(law(layer.logits), layer.logits.shape[-1], dim=-1).values

@@ -125,7 +125,9 @@ class PrunedCopy:
     def _copy(self, ctx: Context) -> tuple[Model, float]:
         """The changed copy, and the share of its block weights that is left."""
         text = tuple(ctx.tokens[-MOST_TOKENS:]) if self._pruner.hears and not self.mask else ()
-        key = (self._pruner, self.ratio, self.pattern, self.cut, self.mask, text)
+        path = Path(self.mask).expanduser()
+        saved = path.stat().st_mtime_ns if self.mask and path.is_file() else 0  # saved anew?
+        key = (self._pruner, self.ratio, self.pattern, self.cut, self.mask, saved, text)
         return ctx.twin.changed(key, lambda twin: self._changed(twin, text))
 
     def _changed(self, twin: Model, text: tuple[int, ...]) -> tuple[Model, float]:

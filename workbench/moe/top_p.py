@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from workbench.core.losses import router_entropy
 from workbench.core.method import Paper, knob, method
-from workbench.core.routing import Own, Routed, law, padded
+from workbench.core.routing import Own, Routed, crossing, law, padded
 
 WEIGHTS = ("raw", "sum to one", "as trained")
 
@@ -44,11 +44,7 @@ class TopP:
     def route(self, logits: Float[torch.Tensor, "t e"], own: Own) -> Routed:
         """The crossing expert included, so that no token is left without one."""
         probs, indices = torch.topk(law(logits), logits.shape[-1], dim=-1)
-        before = probs.cumsum(-1) - probs  # what the likelier ones hold together
-        used = (before <= self.p) if self.p < 1 else torch.ones_like(probs, dtype=torch.bool)
-        used = used & (probs > 0)  # a banned expert is none
-        used[:, 0] = True
-        weights, indices = padded(Routed(probs, indices), used)
+        weights, indices = padded(Routed(probs, indices), crossing(probs, self.p))
         if self.sums_to_one(own):
             weights = weights / weights.sum(-1, keepdim=True)
         return Routed(weights, indices)

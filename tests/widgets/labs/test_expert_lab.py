@@ -146,6 +146,17 @@ def test_every_expert_banned_is_refused_and_the_rest_works_on(lab, model):
     assert len(lab.record.layers[0].union()) == 1
 
 
+def test_a_mean_number_of_experts_sets_p(lab, model):
+    assert lab.change("router", "top_p") and not settle(lab)
+    for wanted in (1.5, 3.0):
+        for _ in range(3):  # later layers hear the new rule, so it is found in a few turns
+            assert lab.change("mean_experts", wanted) and not settle(lab)
+        used = [one.experts_per_token.float() for one in lab.record.layers.values()]
+        assert float(torch.cat(used).mean()) == pytest.approx(wanted, abs=0.1)
+        assert lab.settings["mean_experts"] == pytest.approx(wanted, abs=0.1)
+    assert not lab.change("mean_experts", 99.0) and "must lie in" in lab._error
+
+
 def test_k_and_top_p_are_live(lab, model):
     assert lab.change("router.top_k.k", 3) and not settle(lab)
     assert lab.record.layers[0].experts_per_token.tolist() == [3] * len(lab.pieces)

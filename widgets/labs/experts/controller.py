@@ -20,7 +20,7 @@ from widgets.labs.experts.recorded import Recording, recording
 from widgets.labs.worker import Task
 from workbench.core.errors import BadInput, WorkbenchError
 from workbench.core.method import find_method, methods
-from workbench.core.routing import RoutingRecord
+from workbench.core.routing import RoutingRecord, experts_at, p_for_mean
 from workbench.core.steering import Action, Intervention
 from workbench.engine.dials import held_out
 from workbench.models.model import Model
@@ -28,6 +28,7 @@ from workbench.models.routers import mixture_routers, record_routing, routers_of
 from workbench.models.steering import Steering, check_steering
 
 TEXT = "for key, value in sorted(self._items.items()):\n    print(key, value)\n"
+P = "router.top_p.p"
 LEAST_EXPERTS = 8  # that sliders offer before the model is there
 
 
@@ -86,9 +87,22 @@ class ExpertLab(Bench):
     def forms(self) -> tuple[Section, ...]:
         """Text, rule, interventions, what is drawn, and the cache."""
         experts = self.record.expert_count if self.record else LEAST_EXPERTS
-        return form.sections(
-            self.value("router", "top_k"), self.value("show", form.FIRST), self._text, experts
-        )
+        rule, mean = self.value("router", "top_k"), None
+        if rule == "top_p" and self.record is not None:
+            mean = experts_at(self.record, self.value(P, find_method("router", rule).make().p))
+        return form.sections(rule, self.value("show", form.FIRST), self._text, experts, mean)
+
+    def change(self, key: str, value: Any) -> bool:
+        """Change one setting; the mean number of experts is another way to set p."""
+        if key != form.MEAN or self.record is None:
+            return super().change(key, value)
+        try:
+            p, self._error = p_for_mean(self.record, float(value)), ""
+        except (WorkbenchError, TypeError, ValueError) as error:
+            self._error = str(error)
+            self._mark()
+            return False
+        return super().change(P, p)
 
     @property
     def titles(self) -> Mapping[str, Mapping[Any, str]]:

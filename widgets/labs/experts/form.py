@@ -17,18 +17,26 @@ FLOW = "router.expertflow."
 LINK = {"gb_per_s": "link GB/s", "latency_us": "latency µs", "compute_us": "layer µs"}
 CACHE_KNOBS = ("capacity", "policy", "predictor", "ahead", *LINK)
 PREDICTOR_STEPS = 150
+MEAN = "mean_experts"
 
 
-def sections(rule: str, show: str, text: str, experts: int) -> tuple[Section, ...]:
+def sections(
+    rule: str, show: str, text: str, experts: int, mean: float | None = None
+) -> tuple[Section, ...]:
     """Text, rule, interventions, what is drawn, and the cache.
 
     Args:
         rule: the router whose knobs are shown.
         show: the picture; the cache's knobs come with its own.
         experts: of a layer; no slider offers more.
+        mean: experts a token under top-p, where they are known; setting it sets p.
     """
     cards = [card for card in methods("router") if getattr(card.maker, "steers", True)]
     knobs = tuple(_fitted(field, experts) for field in fields_of(find_method("router", rule)))
+    if mean is not None:
+        aim = "Experts a token in the mean; finds p on the text's routing."
+        knob = Knob(MEAN, "float", round(mean, 2), 1.0, float(experts), 0.05, "experts", help=aim)
+        knobs = (*knobs, Field(MEAN, knob, "lab", "mean experts"))
     line = Knob("text", "text", text, help="Text whose routing is shown.")
     scope = Knob("scope", "choice", SCOPES[0], choices=SCOPES, help="Where the next one acts.")
     factor = Knob("factor", "float", 0.5, 0.0, 4.0, 0.05, help="What Re-weight multiplies by.")

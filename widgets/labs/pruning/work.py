@@ -275,7 +275,8 @@ class PruningWork(Bench):
     ) -> Recovery:
         """What the chosen recipe makes of the network as it is; text goes on from before."""
         assert self.model is not None and self.stick is not None and self.dense is not None
-        now, model, live = self.settings, self.model, {"listener": listener, "stopped": stopped}
+        now, model = self.settings, self.model
+        live: dict[str, Any] = {"listener": listener, "stopped": stopped}
         texts = texts_from(now["text"]) if now["text"] else standard_texts(TRAINING_LETTERS)
         steps, recipe = now["steps"], now["recipe"]
         settings = PerpSettings(now.get("norms", True), now.get("variant", "none"), steps=steps)
