@@ -28,7 +28,7 @@ from workbench.core.decoding import (
     resumed,
 )
 from workbench.core.errors import BadInput, Mismatch
-from workbench.core.sampling import Sampling, draw
+from workbench.core.sampling import Sampling, draw_one
 from workbench.core.trace import NO_TOKEN, Round
 from workbench.core.tree import DraftTree, shape_of
 from workbench.engine.hidden_text import HiddenText
@@ -248,14 +248,14 @@ def draw_outcome(
     Without ``bonus_at_end`` a path that ends at the last row gets no further token (its law is not
     known yet); ``bonus`` is then :data:`workbench.core.trace.NO_TOKEN`.
     """
-    uniforms = torch.rand(2, generator=ctx.rng, dtype=torch.float64)
-    row = int(draw(verdict.stop.double(), uniforms[0])) if len(tree) else 0
+    uniforms = torch.rand(2, generator=ctx.rng, dtype=torch.float64).tolist()
+    row = draw_one(verdict.stop, uniforms[0]) if len(tree) else 0
     path = tree.path_to(row)
-    tokens = tree.tokens.tolist()
+    tokens = tree.tokens.tolist() if path else ()
     emitted = [tokens[node] for node in path]
     bonus = NO_TOKEN
     if bonus_at_end or row < len(tree):
-        bonus = int(draw(verdict.bonus(row), uniforms[1].to(ctx.device)))
+        bonus = draw_one(verdict.bonus(row), uniforms[1])
         emitted.append(bonus)
     emitted = emitted[: end - len(ctx.tokens)]
     for place, token in enumerate(emitted):
@@ -264,4 +264,4 @@ def draw_outcome(
             break
     if not run.finish and len(ctx.tokens) + len(emitted) >= end:
         run.finish = "length"
-    return Draw(Outcome(tuple(path), bonus, tuple(emitted)), row, float(uniforms[0]))
+    return Draw(Outcome(tuple(path), bonus, tuple(emitted)), row, uniforms[0])

@@ -38,7 +38,20 @@ def top_of(laws: torch.Tensor, count: int) -> list[Top]:
 
 def entropy_bits(laws: torch.Tensor) -> list[float]:
     """Entropy of each law ``[rows v]`` in bits: 0 where one token is certain."""
+    if bool((laws.amax(-1) == 1).all()):  # one-hot, as every greedy law is
+        return [0.0] * len(laws)
     return (torch.special.entr(laws).sum(-1) / math.log(2)).tolist()
+
+
+def drafted_chances(tree: DraftTree, p: torch.Tensor) -> tuple[list[float], list[float] | None]:
+    """What target and draft gave each drafted token; the draft None where nothing was drawn."""
+    if not len(tree):
+        return [], None if tree.probs is None else []
+    above = torch.tensor([row + 1 for row in tree.parent], device=p.device)
+    q = None
+    if tree.probs is not None:
+        q = tree.probs.gather(1, tree.tokens[:, None])[:, 0].tolist()
+    return p[above, tree.tokens].tolist(), q
 
 
 def record_round(
@@ -57,12 +70,11 @@ def record_round(
     lanes: Sequence[Lane] = (),
 ) -> Round:
     """Everything a picture or a replay needs, as plain numbers."""
-    rows = torch.arange(len(tree), device=p.device)
-    above = torch.tensor([row + 1 for row in tree.parent], dtype=torch.long, device=p.device)
     kind = "chosen"
     if tree.drawn:
         kind = "with_replacement" if tree.with_replacement else "without_replacement"
     laws = [] if tree.probs is None else tree.probs
+    p_node, q_node = drafted_chances(tree, p)
     target, draft = watch.forwards
     return Round(
         index=index,
@@ -81,8 +93,8 @@ def record_round(
         ms=Ms(**watch.phases),
         forwards=Forwards(target, draft),
         forward_ms=watch.forward_ms(),
-        p_node=p[above, tree.tokens].tolist(),
-        q_node=None if tree.probs is None else laws[rows, tree.tokens].tolist(),
+        p_node=p_node,
+        q_node=q_node,
         score=None if tree.score is None else tree.score.tolist(),
         p_top=top_of(p, record_top),
         q_top=top_of(laws, record_top),

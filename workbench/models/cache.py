@@ -101,6 +101,7 @@ class KeyValueCache(Cache):
         with torch.inference_mode():
             for layer, (keys, values) in zip(self.layers, front, strict=False):
                 layer.update(keys, values)
+        self.addresses: tuple | None = None  # of the stores, as the compiled pass found them
 
     def set_length(self, length: int) -> None:
         """Forget everything after the first ``length`` tokens (nothing is moved)."""

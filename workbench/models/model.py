@@ -13,6 +13,7 @@ import torch
 
 from workbench.core.errors import BadInput
 from workbench.models.anatomy import Anatomy, anatomy_of
+from workbench.models.native.walk import NativeWalk
 from workbench.models.session import Session
 from workbench.models.virtual_tokens import VirtualKeys, virtual_count, virtual_keys
 from workbench.models.walk import FusedWalk
@@ -144,8 +145,23 @@ class Model:
     def fused(self) -> FusedWalk:
         return FusedWalk(self.anatomy)
 
+    @cached_property
+    def native(self) -> NativeWalk | None:
+        """The compiled pass, where this model is of the kind and the dtype that it is made for."""
+        plain = self.mode == "fused" and self.anatomy.softcap is None
+        if not plain or self.torch_dtype != torch.float32 or self.torch_device.type != "cpu":
+            return None
+        return NativeWalk(self.anatomy)
+
+    def walker(self, rows: int) -> FusedWalk:
+        """What runs a pass over so many rows: the compiled pass where it may, else torch's."""
+        native = self.native
+        return native if native is not None and native.ready(rows) else self.fused
+
     def session(self) -> Session:
         """A fresh session; the weights are shared, the cache is its own."""
+        if self.native is not None:
+            self.native.check()
         return Session(self)
 
     def encode(self, text: str) -> list[int]:

@@ -195,7 +195,7 @@ class Session:
     def _walk(self, rows, span, capture, stream) -> walk.Activations:
         model = self.model
         if model.mode == "fused":
-            return model.fused(rows, self._cache, span, capture, stream)
+            return model.walker(rows.ids.shape[0])(rows, self._cache, span, capture, stream)
         return walk.walk_pass(model.anatomy, rows, self._cache, span, capture, stream)
 
     def _headed(self, done: walk.Activations, last_only: bool | None):
@@ -203,7 +203,7 @@ class Session:
         if last_only is None:
             return None, done.taps
         final = done.final[-1:] if last_only else done.final
-        return self.model.anatomy.logits(final), done.taps
+        return done.logits(final), done.taps
 
     def _rows(self, tokens, parent: tuple[int, ...], n: int, past: int) -> walk.Rows:
         device, dtype = self.device, self.model.torch_dtype

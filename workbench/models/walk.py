@@ -9,6 +9,7 @@ projections and the MLP keep working in all three.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,10 +37,11 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """The final normed hidden states ``[n d]`` (or logits in stock mode) and the tapped layers."""
+    """The final normed hidden states ``[n d]``, the tapped layers, and what makes the logits."""
 
     final: torch.Tensor
     taps: dict[str, torch.Tensor]
+    logits: Callable[[torch.Tensor], torch.Tensor]
 
 
 def stock_pass(network, rows: Rows, cache: KeyValueCache, capture, last_only: bool):
@@ -104,7 +106,7 @@ def _finish(anatomy: Anatomy, hidden, taps, capture) -> Activations:
     final = anatomy.norm(hidden)
     if "final" in capture:
         taps["final"] = final
-    return Activations(final, taps)
+    return Activations(final, taps, anatomy.logits)
 
 
 def causal_mask(n: int, past: int, dtype: torch.dtype, device) -> torch.Tensor:

@@ -1,0 +1,157 @@
+"""The kernel compiled for this processor, once, and loaded through ctypes.
+
+The compiler is the one that ``torch.compile`` would need too (``c++``, ``g++`` or ``clang++``).
+Without one, or where the result does not load, everything runs on torch alone: slower, the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+_SOURCE = Path(__file__).with_name("kernel.cpp")
+_COMPILERS = ("g++", "c++", "clang++")
+# The first that compiles is taken: threads and this very processor, or less of either.
+_FLAGS = (
+    ("-march=native", "-fopenmp"),
+    ("-mcpu=native", "-fopenmp"),
+    ("-march=native", "-Wno-unknown-pragmas"),
+    ("-Wno-unknown-pragmas",),
+)
+_ALWAYS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
+_MACHINES = ("x86_64", "AMD64", "aarch64", "arm64")
+SWITCH = "WORKBENCH_NATIVE"
+
+
+class Matrix(ctypes.Structure):
+    """One packed matrix, as ``kernel.cpp`` declares it."""
+
+    _fields_ = [
+        ("panels", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("outputs", ctypes.c_int64),
+        ("inputs", ctypes.c_int64),
+        ("narrow", ctypes.c_int64),
+    ]
+
+
+class Layer(ctypes.Structure):
+    """One layer, as ``kernel.cpp`` declares it."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("norm_in", "norm_mlp", "norm_q", "norm_k")),
+        *((name, Matrix) for name in ("qkv", "out", "gate_up", "down")),
+        *((name, ctypes.c_double) for name in ("eps", "eps_heads", "scale")),
+        *((name, ctypes.c_int64) for name in ("heads", "kv_heads", "size", "inner", "width")),
+    ]
+
+
+class Store(ctypes.Structure):
+    """Where one layer's keys and values lie."""
+
+    _fields_ = [
+        ("keys", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("capacity", ctypes.c_int64),
+    ]
+
+
+class RowBlock(ctypes.Structure):
+    """The rows of one pass, as ``kernel.cpp`` declares them."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("count", "past")),
+        *((name, ctypes.c_void_p) for name in ("cos", "sin", "mask")),
+        *((name, ctypes.c_int64) for name in ("causal", "threads")),
+    ]
+
+
+class Unavailable(Exception):
+    """Why there is no compiled kernel here."""
+
+
+@lru_cache(maxsize=1)
+def kernel() -> ctypes.CDLL:
+    """The compiled kernel.
+
+    Raises:
+        Unavailable: switched off, no compiler, or a compiler that fails; says which.
+    """
+    if os.environ.get(SWITCH, "1") == "0":
+        raise Unavailable(f"the compiled pass is switched off ({SWITCH}=0)")
+    if platform.machine() not in _MACHINES:
+        raise Unavailable(f"no compiled pass for processors of kind {platform.machine()!r}")
+    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if compiler is None:
+        raise Unavailable(f"no C++ compiler found ({', '.join(_COMPILERS)}); install g++")
+    return _declared(ctypes.CDLL(str(_compiled(compiler))))
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, whole, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+    for name, arguments, gives in (
+        ("wb_pack", (pointer, whole, whole, whole, pointer), None),
+        ("wb_fits_narrow", (pointer, whole), whole),
+        ("wb_digest", (pointer, whole), ctypes.c_uint64),
+        ("wb_layers", (pointer, pointer, pointer, whole, whole, whole, whole, pointer), None),
+        ("wb_norm", (pointer, real, whole, whole, pointer, pointer), None),
+        ("wb_multiply", (pointer, pointer, whole, whole, pointer), None),
+    ):
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, gives
+    return library
+
+
+def _compiled(compiler: str) -> Path:
+    """The library for this source, compiler and processor; compiled where it is not there yet."""
+    folder = _folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise Unavailable(f"{folder} cannot be written ({problem})") from None
+    path = folder / f"kernel-{_key(compiler)}.so"
+    if path.exists():
+        return path
+    handle, scratch = tempfile.mkstemp(suffix=".so", dir=folder)
+    os.close(handle)
+    said = ""
+    for flags in _FLAGS:
+        command = [compiler, *_ALWAYS, *flags, str(_SOURCE), "-o", scratch]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            os.replace(scratch, path)  # at once: another process may be compiling the same
+            return path
+        said = said or done.stderr.strip()[:200]
+    os.unlink(scratch)
+    raise Unavailable(f"{compiler} cannot compile the kernel: {said}")
+
+
+def _folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "draft-workbench"
+
+
+def _key(compiler: str) -> str:
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    digest = hashlib.sha256(_SOURCE.read_bytes())
+    digest.update(
+        repr((_ALWAYS, _FLAGS, version.stdout, platform.machine(), _processor())).encode()
+    )
+    return digest.hexdigest()[:16]
+
+
+def _processor() -> str:
+    """What tells one processor's instructions from another's."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return " ".join(sorted({line for line in lines if line.startswith(wanted)}))

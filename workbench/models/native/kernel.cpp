@@ -1,0 +1,419 @@
+// The pass of plain pre-norm rotary layers over a few rows, in single precision.
+//
+// Weights lie in panels of 16 outputs, [outputs/16][inputs][16], so that one load serves every row.
+// A matrix whose values all fit bfloat16 is kept as bfloat16 and widened in registers: the same
+// numbers at half the traffic. Sums run in another order than torch's, and in no other precision.
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace {
+
+// A panel is 16 lanes: as many registers as the processor needs for them.
+constexpr int LANES = 16;
+#if defined(__AVX512F__)
+constexpr int WIDTH = 16, BLOCK = 12;  // BLOCK: rows whose sums stay in registers
+#elif defined(__AVX__)
+constexpr int WIDTH = 8, BLOCK = 6;
+#else
+constexpr int WIDTH = 4, BLOCK = 4;
+#endif
+constexpr int PARTS = LANES / WIDTH;
+typedef float Vec __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
+typedef int32_t Whole __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
+typedef uint32_t Bits __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
+typedef uint16_t Half __attribute__((vector_size(WIDTH * 2), aligned(2), may_alias));
+
+inline Vec load(const float* from) { return *reinterpret_cast<const Vec*>(from); }
+inline Vec load(const uint16_t* from) {
+  return (Vec)(__builtin_convertvector(*reinterpret_cast<const Half*>(from), Bits) << 16);
+}
+inline void store(float* to, Vec value) { *reinterpret_cast<Vec*>(to) = value; }
+inline Vec all(float value) { return value - Vec{}; }
+
+inline float total(Vec value) {
+  float sum = 0;
+  for (int k = 0; k < WIDTH; ++k) sum += value[k];
+  return sum;
+}
+
+// exp by 2^n * 2^f with a polynomial of degree 6 for |f| <= 1/2: within 2 units in the last place.
+inline Vec exponential(Vec x) {
+  const Vec low = all(-87.0f), high = all(88.0f);
+  x = x < low ? low : x;
+  x = x > high ? high : x;
+  Vec scaled = x * 1.44269504088896341f;
+  Vec shifted = scaled + all(12582912.0f);  // 1.5 * 2^23 rounds to a whole number
+  Vec whole = shifted - all(12582912.0f);
+  Vec rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+  Vec y = all(1.9875691500e-4f);
+  y = y * rest + all(1.3981999507e-3f);
+  y = y * rest + all(8.3334519073e-3f);
+  y = y * rest + all(4.1665795894e-2f);
+  y = y * rest + all(1.6666665459e-1f);
+  y = y * rest + all(5.0000001201e-1f);
+  y = y * rest * rest + rest + all(1.0f);
+  Whole power = (__builtin_convertvector(whole, Whole) + 127) << 23;
+  return y * (Vec)power;
+}
+
+struct Matrix {       // mirrored by ctypes in build.py
+  const void* panels;
+  const float* bias;  // [outputs] or null
+  int64_t outputs, inputs, narrow;
+};
+
+struct Layer {
+  const float *norm_in, *norm_mlp;   // [d]
+  const float *norm_q, *norm_k;      // [size] or null
+  Matrix qkv, out, gate_up, down;    // gate_up: the inner widths of gate, then of up
+  double eps, eps_heads, scale;
+  int64_t heads, kv_heads, size, inner, width;
+};
+
+struct Store {                       // keys and values [kv_heads capacity size] of one layer
+  float *keys, *values;
+  int64_t capacity;
+};
+
+struct Rows {
+  int64_t count, past;               // past: stored tokens before these rows
+  const float *cos, *sin;            // [count size]; the first half of sin is negated
+  const float* mask;                 // [count past+count] additive, or null
+  int64_t causal, threads;
+};
+
+// Sums of R rows of x with one panel: out[R LANES].
+template <int R, class W>
+void panel(const W* w, const float* x, int64_t ld, int64_t inputs, float* out) {
+  constexpr int CHAINS = R <= 2 ? 2 : 1;  // few sums: two of each hide the latency of adding
+  Vec sums[CHAINS][R][PARTS] = {};
+  int64_t i = 0;
+  for (; i + CHAINS <= inputs; i += CHAINS)
+#pragma GCC unroll 2
+    for (int c = 0; c < CHAINS; ++c) {
+      Vec a[PARTS];
+#pragma GCC unroll 4
+      for (int k = 0; k < PARTS; ++k) a[k] = load(w + (i + c) * LANES + k * WIDTH);
+#pragma GCC unroll 12
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int k = 0; k < PARTS; ++k) sums[c][r][k] += a[k] * x[r * ld + i + c];
+    }
+  for (; i < inputs; ++i)
+    for (int r = 0; r < R; ++r)
+      for (int k = 0; k < PARTS; ++k)
+        sums[0][r][k] += load(w + i * LANES + k * WIDTH) * x[r * ld + i];
+#pragma GCC unroll 12
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int k = 0; k < PARTS; ++k)
+      store(out + r * LANES + k * WIDTH,
+            CHAINS == 2 ? sums[0][r][k] + sums[CHAINS - 1][r][k] : sums[0][r][k]);
+}
+
+template <class W>
+void block(int rows, const W* w, const float* x, int64_t ld, int64_t inputs, float* out) {
+  switch (rows) {
+    case 1: return panel<1>(w, x, ld, inputs, out);
+    case 2: return panel<2>(w, x, ld, inputs, out);
+    case 3: return panel<3>(w, x, ld, inputs, out);
+    case 4: return panel<4>(w, x, ld, inputs, out);
+    case 5: return panel<5>(w, x, ld, inputs, out);
+    case 6: return panel<6>(w, x, ld, inputs, out);
+#ifdef __AVX512F__
+    case 7: return panel<7>(w, x, ld, inputs, out);
+    case 8: return panel<8>(w, x, ld, inputs, out);
+    case 9: return panel<9>(w, x, ld, inputs, out);
+    case 10: return panel<10>(w, x, ld, inputs, out);
+    case 11: return panel<11>(w, x, ld, inputs, out);
+    default: return panel<12>(w, x, ld, inputs, out);
+#endif
+  }
+}
+
+// out[n outputs] (+)= x[n inputs] times the matrix; ld: floats from one row of x to the next.
+template <class W>
+void product(const Matrix& m, const float* x, int64_t ld, int64_t n, float* out, bool add,
+             int threads) {
+  const W* panels = static_cast<const W*>(m.panels);
+  const int64_t count = (m.outputs + LANES - 1) / LANES;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+  for (int64_t p = 0; p < count; ++p) {
+    const W* w = panels + p * m.inputs * LANES;
+    const int64_t from = p * LANES;
+    const int64_t lanes = m.outputs - from < LANES ? m.outputs - from : LANES;
+    float sums[BLOCK * LANES];
+    for (int64_t row = 0; row < n;) {
+      // 16 rows go 6 + 5 + 5 and not 6 + 6 + 4: even blocks keep the pipes full.
+      int64_t left = n - row, blocks = (left + BLOCK - 1) / BLOCK;
+      int rows = static_cast<int>((left + blocks - 1) / blocks);
+      block(rows, w, x + row * ld, ld, m.inputs, sums);
+      for (int r = 0; r < rows; ++r, ++row) {
+        float* to = out + row * m.outputs + from;
+        for (int64_t k = 0; k < lanes; ++k) {
+          float value = sums[r * LANES + k] + (m.bias ? m.bias[from + k] : 0.0f);
+          to[k] = add ? to[k] + value : value;
+        }
+      }
+    }
+  }
+}
+
+void multiply(const Matrix& m, const float* x, int64_t n, float* out, bool add, int threads) {
+  if (m.narrow)
+    product<uint16_t>(m, x, m.inputs, n, out, add, threads);
+  else
+    product<float>(m, x, m.inputs, n, out, add, threads);
+}
+
+void normed(const float* x, const float* weight, int64_t n, int64_t d, double eps, float* out) {
+  for (int64_t r = 0; r < n; ++r) {
+    const float* row = x + r * d;
+    Vec squares = {};
+    int64_t k = 0;
+    for (; k + WIDTH <= d; k += WIDTH) squares += load(row + k) * load(row + k);
+    float sum = total(squares);
+    for (; k < d; ++k) sum += row[k] * row[k];
+    const float by = 1.0f / std::sqrt(sum / d + static_cast<float>(eps));
+    for (k = 0; k < d; ++k) out[r * d + k] = row[k] * by * weight[k];
+  }
+}
+
+void turned(float* head, const float* cos, const float* sin, int64_t size, float* spare) {
+  const int64_t half = size / 2;
+  for (int64_t k = 0; k < half; ++k) {
+    spare[k] = head[k + half];
+    spare[k + half] = head[k];
+  }
+  for (int64_t k = 0; k < size; ++k) head[k] = head[k] * cos[k] + spare[k] * sin[k];
+}
+
+inline float dot(const float* a, const float* b, int64_t size) {
+  Vec sum = {};
+  int64_t k = 0;
+  for (; k + WIDTH <= size; k += WIDTH) sum += load(a + k) * load(b + k);
+  float value = total(sum);
+  for (; k < size; ++k) value += a[k] * b[k];
+  return value;
+}
+
+// Softmax over [0, length) in place; columns up to a whole register are padded with nothing.
+void softmax(float* s, int64_t length) {
+  const int64_t full = (length + WIDTH - 1) / WIDTH * WIDTH;
+  for (int64_t j = length; j < full; ++j) s[j] = -INFINITY;
+  Vec top = all(-INFINITY);
+  for (int64_t j = 0; j < full; j += WIDTH) {
+    Vec v = load(s + j);
+    top = v > top ? v : top;
+  }
+  float highest = top[0];
+  for (int k = 1; k < WIDTH; ++k) highest = top[k] > highest ? top[k] : highest;
+  Vec sum = {};
+  for (int64_t j = 0; j < full; j += WIDTH) {
+    Vec x = load(s + j) - all(highest);
+    Vec e = exponential(x);
+    e = x < all(-87.0f) ? Vec{} : e;
+    store(s + j, e);
+    sum += e;
+  }
+  const float by = 1.0f / total(sum);
+  for (int64_t j = 0; j < full; j += WIDTH) store(s + j, load(s + j) * by);
+}
+
+// Queries [rows size] against keys [length size]: scores [rows stride].
+void scores_of(const float* q, int64_t rows, const float* keys, int64_t length, int64_t size,
+               float scale, float* scores, int64_t stride) {
+  if (rows < 4) {
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t j = 0; j < length; ++j)
+        scores[r * stride + j] = dot(q + r * size, keys + j * size, size) * scale;
+    return;
+  }
+  std::vector<float> flipped(size * LANES);
+  for (int64_t j = 0; j < length; j += LANES) {
+    const int64_t lanes = length - j < LANES ? length - j : LANES;
+    for (int64_t lane = 0; lane < lanes; ++lane)
+      for (int64_t k = 0; k < size; ++k) flipped[k * LANES + lane] = keys[(j + lane) * size + k];
+    for (int64_t row = 0; row < rows;) {
+      float sums[BLOCK * LANES];
+      const int some = static_cast<int>(rows - row < BLOCK ? rows - row : BLOCK);
+      block(some, flipped.data(), q + row * size, size, size, sums);
+      for (int r = 0; r < some; ++r, ++row)
+        for (int k = 0; k < LANES; ++k) scores[row * stride + j + k] = sums[r * LANES + k] * scale;
+    }
+  }
+}
+
+template <int R>
+void mix(const float* weights, int64_t stride, const float* values, int64_t length, int64_t size,
+         int64_t from, float* out) {
+  Vec sums[R][PARTS] = {};
+  for (int64_t j = 0; j < length; ++j) {
+#pragma GCC unroll 4
+    for (int k = 0; k < PARTS; ++k) {
+      Vec v = load(values + j * size + from + k * WIDTH);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) sums[r][k] += v * weights[r * stride + j];
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int k = 0; k < PARTS; ++k) store(out + r * size + from + k * WIDTH, sums[r][k]);
+}
+
+// Weighted sums of values [length size] by weights [rows stride]: out[rows size].
+void mixed_of(const float* weights, int64_t rows, int64_t stride, const float* values,
+              int64_t length, int64_t size, float* out) {
+  int64_t from = 0;
+  for (; from + LANES <= size; from += LANES) {
+    int64_t row = 0;
+    for (; row + 4 <= rows; row += 4)
+      mix<4>(weights + row * stride, stride, values, length, size, from, out + row * size);
+    for (; row < rows; ++row)
+      mix<1>(weights + row * stride, stride, values, length, size, from, out + row * size);
+  }
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t k = from; k < size; ++k) {
+      float sum = 0;
+      for (int64_t j = 0; j < length; ++j) sum += weights[row * stride + j] * values[j * size + k];
+      out[row * size + k] = sum;
+    }
+}
+
+// Attention of one key head: its query heads folded into rows, row r of head g at r * groups + g.
+void attended(const Layer& layer, const Rows& rows, const Store& store, int64_t head,
+              const float* qkv, float* mixed) {
+  const int64_t size = layer.size, groups = layer.heads / layer.kv_heads, n = rows.count;
+  const int64_t wide = (layer.heads + 2 * layer.kv_heads) * size, folded = n * groups;
+  const int64_t length = rows.past + n, stride = (length + LANES - 1) / LANES * LANES;
+  const float* keys = store.keys + head * store.capacity * size;
+  const float* values = store.values + head * store.capacity * size;
+  std::vector<float> q(folded * size), scores(folded * stride), sums(folded * size);
+  for (int64_t r = 0; r < n; ++r)
+    std::memcpy(&q[r * groups * size], qkv + r * wide + head * groups * size,
+                groups * size * sizeof(float));
+  scores_of(q.data(), folded, keys, length, size, static_cast<float>(layer.scale), scores.data(),
+            stride);
+  for (int64_t f = 0; f < folded; ++f) {
+    const int64_t r = f / groups;
+    float* s = &scores[f * stride];
+    if (rows.mask)
+      for (int64_t j = 0; j < length; ++j) s[j] += rows.mask[r * length + j];
+    const int64_t seen = rows.causal ? rows.past + r + 1 : length;
+    softmax(s, seen);
+    for (int64_t j = seen; j < length; ++j) s[j] = 0;
+  }
+  mixed_of(scores.data(), folded, stride, values, length, size, sums.data());
+  for (int64_t r = 0; r < n; ++r)
+    std::memcpy(mixed + (r * layer.heads + head * groups) * size, &sums[r * groups * size],
+                groups * size * sizeof(float));
+}
+
+void attention(const Layer& layer, const Rows& rows, const Store& store, float* stream,
+               std::vector<float>* spare) {
+  const int64_t n = rows.count, d = layer.width, size = layer.size;
+  const int64_t heads = layer.heads, kv = layer.kv_heads, wide = (heads + 2 * kv) * size;
+  std::vector<float>&x = spare[0], &qkv = spare[1], &mixed = spare[2];
+  x.resize(n * d), qkv.resize(n * wide), mixed.resize(n * heads * size);
+  normed(stream, layer.norm_in, n, d, layer.eps, x.data());
+  multiply(layer.qkv, x.data(), n, qkv.data(), false, rows.threads);
+  std::vector<float> turn(size);
+  for (int64_t r = 0; r < n; ++r) {
+    float* row = &qkv[r * wide];
+    for (int64_t h = 0; h < heads + kv; ++h) {
+      const float* weight = h < heads ? layer.norm_q : layer.norm_k;
+      if (weight) normed(row + h * size, weight, 1, size, layer.eps_heads, row + h * size);
+      turned(row + h * size, rows.cos + r * size, rows.sin + r * size, size, turn.data());
+    }
+    for (int64_t h = 0; h < kv; ++h) {
+      const int64_t at = (h * store.capacity + rows.past + r) * size;
+      std::memcpy(store.keys + at, row + (heads + h) * size, size * sizeof(float));
+      std::memcpy(store.values + at, row + (heads + kv + h) * size, size * sizeof(float));
+    }
+  }
+#pragma omp parallel for num_threads(rows.threads) schedule(static) if (rows.threads > 1)
+  for (int64_t h = 0; h < kv; ++h) attended(layer, rows, store, h, qkv.data(), mixed.data());
+  multiply(layer.out, mixed.data(), n, stream, true, rows.threads);
+}
+
+void feed_forward(const Layer& layer, const Rows& rows, float* stream, std::vector<float>* spare) {
+  const int64_t n = rows.count, d = layer.width, inner = layer.inner;
+  std::vector<float>&x = spare[0], &both = spare[1], &gated = spare[2];
+  x.resize(n * d), both.resize(n * 2 * inner), gated.resize(n * inner);
+  normed(stream, layer.norm_mlp, n, d, layer.eps, x.data());
+  multiply(layer.gate_up, x.data(), n, both.data(), false, rows.threads);
+  for (int64_t r = 0; r < n; ++r) {
+    const float *gate = &both[r * 2 * inner], *up = gate + inner;
+    float* to = &gated[r * inner];
+    int64_t k = 0;
+    for (; k + WIDTH <= inner; k += WIDTH) {
+      Vec g = load(gate + k);
+      store(to + k, g / (all(1.0f) + exponential(-g)) * load(up + k));
+    }
+    for (; k < inner; ++k) to[k] = gate[k] / (1.0f + std::exp(-gate[k])) * up[k];
+  }
+  multiply(layer.down, gated.data(), n, stream, true, rows.threads);
+}
+
+}  // namespace
+
+extern "C" {
+
+// Weights [outputs inputs] into panels; the last panel is padded with zeros.
+void wb_pack(const float* weights, int64_t outputs, int64_t inputs, int64_t narrow, void* panels) {
+  for (int64_t o = 0; o < (outputs + LANES - 1) / LANES * LANES; ++o)
+    for (int64_t i = 0; i < inputs; ++i) {
+      const int64_t at = ((o / LANES) * inputs + i) * LANES + o % LANES;
+      const float value = o < outputs ? weights[o * inputs + i] : 0.0f;
+      uint32_t bits;
+      std::memcpy(&bits, &value, sizeof bits);
+      if (narrow)
+        static_cast<uint16_t*>(panels)[at] = static_cast<uint16_t>(bits >> 16);
+      else
+        static_cast<float*>(panels)[at] = value;
+    }
+}
+
+// Whether every value is unchanged by a trip through bfloat16.
+int64_t wb_fits_narrow(const float* weights, int64_t count) {
+  const uint32_t* bits = reinterpret_cast<const uint32_t*>(weights);
+  uint32_t low = 0;
+  for (int64_t k = 0; k < count; ++k) low |= bits[k] & 0xffffu;
+  return low == 0;
+}
+
+// A digest of the bytes of weights, to notice a change; eight lanes, in the order of memory.
+uint64_t wb_digest(const float* weights, int64_t count) {
+  const uint32_t* bits = reinterpret_cast<const uint32_t*>(weights);
+  uint64_t lanes[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+  int64_t k = 0;
+  for (; k + 8 <= count; k += 8)
+    for (int lane = 0; lane < 8; ++lane)
+      lanes[lane] = (lanes[lane] ^ bits[k + lane]) * 0x9E3779B1u + (lanes[lane] >> 29);
+  for (; k < count; ++k) lanes[0] = (lanes[0] ^ bits[k]) * 0x9E3779B1u + (lanes[0] >> 29);
+  uint64_t digest = 0;
+  for (uint64_t lane : lanes) digest = (digest ^ lane) * 0x9E3779B97F4A7C15ull;
+  return digest;
+}
+
+// Run layers [first, last) over the stream [n d] in place; either half can be left out.
+void wb_layers(const Layer* layers, const Store* stores, const Rows* rows, int64_t first,
+               int64_t last, int64_t attend, int64_t feed, float* stream) {
+  static thread_local std::vector<float> spare[3];
+  for (int64_t k = first; k < last; ++k) {
+    if (attend) attention(layers[k], *rows, stores[k], stream, spare);
+    if (feed) feed_forward(layers[k], *rows, stream, spare);
+  }
+}
+
+void wb_norm(const float* weight, double eps, int64_t n, int64_t d, const float* x, float* out) {
+  normed(x, weight, n, d, eps, out);
+}
+
+void wb_multiply(const Matrix* m, const float* x, int64_t n, int64_t threads, float* out) {
+  multiply(*m, x, n, out, false, threads);
+}
+}

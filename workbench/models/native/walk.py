@@ -1,0 +1,197 @@
+"""The compiled pass: the fused walk's arithmetic in one call, where all parts are plain."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from workbench.core.span import Span
+from workbench.models.anatomy import Anatomy
+from workbench.models.cache import KeyValueCache
+from workbench.models.native.build import RowBlock, Store, Unavailable, kernel
+from workbench.models.native.packed import Packed, address, pointer
+from workbench.models.walk import Activations, FusedWalk, Rows
+
+# Beyond this many rows a pass is bound by arithmetic, and torch's own products are as good.
+MOST_ROWS = 256
+# Different spans and taps whose order of steps is remembered.
+_PLANS = 64
+# A change of the weights is packed anew only after so many passes without another one.
+_SETTLED_PASSES = 4
+# After a refusal it is tried again only so much later, or when a session begins.
+_PATIENCE_PASSES = 64
+
+
+class NativeWalk(FusedWalk):
+    """Runs whole stretches of layers in one call of the compiled kernel.
+
+    ``ready`` is asked before every pass: where adapters, hooks or masks have changed a module or a
+    weight since it was packed, the pass is torch's, and the packing follows once things have
+    settled. ``reason`` says why the kernel is not in use.
+    """
+
+    def __init__(self, anatomy: Anatomy):
+        super().__init__(anatomy)
+        self.reason = ""
+        self._packed: Packed | None = None
+        self._passes_waited = _SETTLED_PASSES
+        self._plans: dict[tuple, list[_Step]] = {}
+
+    def ready(self, rows: int) -> bool:
+        """Whether a pass over so many rows can run compiled."""
+        if rows > MOST_ROWS:
+            return False
+        if self._packed is not None and self._packed.current():
+            self._passes_waited = 0
+            return True
+        return self._repacked()
+
+    def check(self) -> None:
+        """Look at the weights themselves; called when a session begins."""
+        if self._packed is not None and not (self._packed.current() and self._packed.unchanged()):
+            self._passes_waited = _SETTLED_PASSES
+            if self._packed.current():
+                self._packed = None
+
+    def _repacked(self) -> bool:
+        """Pack anew once things have settled; an old packing is kept for when its parts return."""
+        self._passes_waited += 1
+        if self._passes_waited <= _SETTLED_PASSES:
+            return False
+        self._passes_waited = 0
+        try:
+            self._packed, self.reason = Packed(self.anatomy), ""
+        except Unavailable as problem:
+            self.reason, self._passes_waited = str(problem), -_PATIENCE_PASSES
+            return False
+        self._plans.clear()
+        return True
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the packed copy takes."""
+        return self._packed.bytes if self._packed is not None else 0
+
+    def __call__(
+        self, rows: Rows, cache: KeyValueCache, span: Span | None, capture, stream=None
+    ) -> Activations:
+        """As the fused walk; call it only when :meth:`ready`."""
+        hidden = self._embedded(rows.ids) if stream is None else stream.clone()
+        cos, sin = self._rotary(hidden, rows)
+        stores, past = _stores(cache, self._packed)
+        mask = None if rows.mask is None else rows.mask.contiguous()
+        block = RowBlock(
+            rows.ids.shape[0],
+            past,
+            *map(pointer, (cos, sin, mask)),
+            rows.causal,
+            torch.get_num_threads(),
+        )
+        taps: dict[str, torch.Tensor] = {}
+        for step in self._plan(span, capture):
+            if step.kind == "tap":
+                taps[str(step.first)] = hidden.clone()
+            elif step.kind == "torch":
+                hidden += self._torch_mlp(step.first, hidden)
+            else:
+                kernel().wb_layers(
+                    address(self._packed.layers),
+                    address(stores),
+                    address(block),
+                    step.first,
+                    step.last,
+                    step.attend,
+                    step.feed,
+                    hidden.data_ptr(),
+                )
+        for index, layer in enumerate(cache.layers):
+            if span is None or index in span.attention:
+                layer.length = past + block.count
+        final = self._normed(hidden)
+        if "final" in capture:
+            taps["final"] = final
+        return Activations(final, taps, self.logits)
+
+    def logits(self, final: torch.Tensor) -> torch.Tensor:
+        """The head's logits of normed states ``[n d]``."""
+        head = self._packed.head
+        found = torch.empty(len(final), head.outputs)
+        kernel().wb_multiply(
+            address(head), final.data_ptr(), len(final), torch.get_num_threads(), found.data_ptr()
+        )
+        return found
+
+    def _embedded(self, ids: torch.Tensor) -> torch.Tensor:
+        table = self._packed.embedding
+        return self.anatomy.embed(ids) if table is None else table.index_select(0, ids)
+
+    def _normed(self, hidden: torch.Tensor) -> torch.Tensor:
+        packed, final = self._packed, torch.empty_like(hidden)
+        kernel().wb_norm(
+            packed.final_norm, packed.final_eps, *hidden.shape, hidden.data_ptr(), final.data_ptr()
+        )
+        return final
+
+    def _torch_mlp(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        layer = self.anatomy.layers[index]
+        mixed = layer.mlp(layer.post_attention_layernorm(hidden)[None])
+        return (mixed[0] if isinstance(mixed, tuple) else mixed).view_as(hidden)
+
+    def _plan(self, span: Span | None, capture: tuple[str, ...]) -> list[_Step]:
+        key = (span, tuple(capture))
+        if key not in self._plans:
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[key] = list(self._steps(span, capture))
+        return self._plans[key]
+
+    def _steps(self, span: Span | None, capture: tuple[str, ...]) -> Iterator[_Step]:
+        """Taps, stretches of layers alike, and MLPs that stay with torch, in order."""
+        count, run = len(self.anatomy.layers), None
+        for index in range(count + 1):
+            attend = index < count and (span is None or index in span.attention)
+            feed = index < count and (span is None or index in span.mlp)
+            apart = feed and not self._packed.feeds(index)
+            alike = run is not None and (run.attend, run.feed) == (attend, feed) and not apart
+            tapped = str(index) in capture
+            if run is not None and (not alike or tapped or index == count):
+                yield run
+                run = None
+            if tapped:
+                yield _Step("tap", index)
+            if apart:
+                yield _Step("layers", index, index + 1, attend, False)
+                yield _Step("torch", index)
+            elif attend or feed:
+                run = _Step("layers", run.first if run else index, index + 1, attend, feed)
+
+
+class _Step(NamedTuple):
+    kind: str
+    first: int
+    last: int = 0
+    attend: bool = False
+    feed: bool = False
+
+
+def _stores(cache: KeyValueCache, packed: Packed) -> tuple[ctypes.Array, int]:
+    """Where the cache's keys and values lie, allocated if need be, and how many are stored."""
+    known = cache.addresses
+    if known is None or any(
+        layer.key_store is not key or layer.value_store is not value
+        for layer, (key, value) in zip(cache.layers, known[1], strict=True)
+    ):
+        held = []
+        for layer, shape in zip(cache.layers, packed.layers, strict=True):
+            if layer.key_store is None:
+                empty = torch.empty(1, shape.kv_heads, 0, shape.size)
+                layer.allocate(empty, empty)
+            held.append((layer.key_store, layer.value_store))
+        table = (Store * len(held))(
+            *(Store(k.data_ptr(), v.data_ptr(), k.shape[2]) for k, v in held)
+        )
+        known = cache.addresses = (table, held)
+    return known[0], cache.layers[0].length
