@@ -62,7 +62,7 @@ class PruningLab(PruningWork):
     accepts = ".safetensors"
     opens = "Open a saved mask"
     looks = frozenset({"matrix", "layer", "bars"})
-    _spot: tuple[int, int] | None = None  # cell of the canvas that was looked at
+    _spot: tuple[str, int, int] | None = None  # matrix and cell that were looked at
     _spot_said: tuple[Any, tuple[str, str]] | None = None
 
     # ---- reading ---------------------------------------------------------------------------------
@@ -130,16 +130,14 @@ class PruningLab(PruningWork):
     def _looked_at(self) -> tuple[str, str] | None:
         """The selected place of the canvas, in words; worked out where it or its mask changed."""
         key, image, model = (self._spot, self._chosen(), self.masks), self.image(), self.model
-        if self._spot is None or image is None or model is None:
+        if self._spot is None or self._spot[0] != self._chosen()[0] or image is None:
             return None
-        if self._spot_said is None or self._spot_said[0] != key:
-            found, (row, column) = self._sheet(), self._spot
-            if found is None or row >= len(image.row_edges) - 1:
-                return None
-            place = mask_image.block(row, column, image.row_edges, image.column_edges)
+        found = self._sheet() if self._spot_said is None or self._spot_said[0] != key else None
+        if found is not None and model is not None:
+            place = mask_image.block(*self._spot[1:], image.row_edges, image.column_edges)
             kept = kept_of(model, self.masks, self.full, *self._chosen())
             self._spot_said = (key, told(found, kept, *place))
-        return self._spot_said[1]
+        return self._spot_said[1] if self._spot_said else None
 
     def _canvas(self) -> dict[str, Any]:
         """The view's data, made once for each image."""
@@ -287,6 +285,6 @@ class PruningLab(PruningWork):
             return
         row, column = int(place[0] or 0), int(place[1] or 0)
         rows, _ = mask_image.block(row, column, image.row_edges, image.column_edges)
-        self._spot = (row, column)
+        self._spot = (self._chosen()[0], row, column)
         if self._chosen()[0] in form.ACROSS:
             self.put("layer", rows.start)
