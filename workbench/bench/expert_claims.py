@@ -117,7 +117,17 @@ def recurrent_rows(model: Model, train: torch.Tensor, held: torch.Tensor) -> lis
         for name in ARMS
     }
     short = "it starts as the trained linear router and sees a few thousand tokens"
+    with method.attach(model):
+        embedded = losses(model, held)
     return [
+        claim_row(
+            "recurrent",
+            "The embedded head predicts better than the mixture's own top-k router (2408.06793).",
+            "held-out nats: top-k, recurrent",
+            losses(model, held),
+            embedded,
+            "a head that fits no other mixture starts as the linear router",
+        ),
         claim_row(
             "recurrent",
             "A router recurrent over layers predicts better than a linear one (2408.06793).",

@@ -22,10 +22,14 @@ from workbench.core.method import make_method
 from workbench.core.pruning import Plan
 from workbench.core.sampling import Sampling
 from workbench.engine.run import RunSettings, generate
-from workbench.models.calibrate import calibration_rows, standard_texts, texts_from
+from workbench.models.calibrate import calibration_rows, hear, standard_texts, texts_from
 from workbench.models.load import load
 from workbench.models.prune import Pruned, prune
+from workbench.training.adapter import AdapterSettings
+from workbench.training.importance_lora import importance_of, recipe_for, recover, uniform
 from workbench.training.perp import PerpSettings, perp
+from workbench.training.reconstruction import reconstruct
+from workbench.training.texts import Texts
 from workbench.zoo.held_out import prompts
 
 HELD_ROWS, STEPS, BATCH_ROWS = 24, 40, 4
@@ -50,6 +54,7 @@ class _Bench:
         self.made = cache(self._made)
         self.scores = cache(self._scores)
         self.retrained = cache(self._retrained)
+        self.recovered = cache(self._recovered)
 
     def _made(self, name: str, pattern: str, ratio: float, knobs: tuple = ()) -> Pruned:
         self.tell(f"pruning: {name} {pattern} {ratio} {dict(knobs) or ''}")
@@ -81,6 +86,33 @@ class _Bench:
                 edit.keep(number.detach())
             settings = PerpSettings(norms, variant, steps=self.steps, batch_rows=BATCH_ROWS)
             perp(self.model, made.masks, rows, settings)
+            return self._measured()[0]
+
+    def reconstructed(self, name: str, pattern: str, ratio: float) -> np.ndarray:
+        """Minus the loss after the blocks were fitted to the dense ones."""
+        self.tell(f"perp: block by block, after {name} {pattern} {ratio}")
+        made = self.made(name, pattern, ratio)
+        with made.apply(self.model) as edit:
+            for number in self.model.network.parameters():
+                edit.keep(number.detach())
+            settings = PerpSettings(variant="mask_lora", steps=self.steps)
+            reconstruct(self.model, self.dense, made.masks, self.text, settings)
+            return self._measured()[0]
+
+    def _recovered(self, guided: bool, knobs: tuple = ()) -> np.ndarray:
+        """Minus the loss of CFSP at 30 % after its recovery, with ranks by importance or equal."""
+        self.tell(f"cfsp: recovery, {'ranks by importance' if guided else 'equal ranks'}")
+        made = self.made("cfsp", "layer", 0.3, knobs)
+        heard = importance_of(hear(self.dense, self.text), self.model.layer_count)
+        recipe = recipe_for(self.model, made.masks, heard)
+        texts = standard_texts(300_000)
+        rows = calibration_rows(self.model, texts, rows=self.steps * BATCH_ROWS)
+        settings = AdapterSettings(self.steps, BATCH_ROWS, measure_steps=self.steps)
+        with made.apply(self.model) as edit:
+            for number in self.model.network.parameters():
+                edit.keep(number.detach())
+            given = recipe if guided else uniform(recipe)
+            recover(self.model, given, Texts(rows, self.text, ""), settings)
             return self._measured()[0]
 
     def speeds(self, drafters: tuple[Any, Any], policy: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -133,6 +165,9 @@ def _criteria(bench: _Bench) -> list[dict[str, Any]]:
         repaired = bench.scores("sparsegpt", "layer" if pattern == "row" else pattern, 0.5)[0]
         says = f"SparseGPT loses less than magnitude at {words} (2301.00774)."
         found.append(claim_row("sparsegpt", says, LOSS, repaired, plain, ""))
+        relative = bench.scores("ria", pattern, 0.5)[0]
+        says = f"RIA loses less than Wanda at {words} (Zhang et al., ICLR 2024)."
+        found.append(claim_row("ria", says, LOSS, relative, wanda, "no channel is empty here"))
     return found
 
 
@@ -146,6 +181,11 @@ def _budgets(bench: _Bench) -> list[dict[str, Any]]:
     other = bench.scores("cfsp", "layer", 0.3, weighed)[0]
     says = "Weights in the score beat the released one, in which they cancel (2409.13199)."
     found.append(claim_row("cfsp", says, LOSS, other, equal, "both rank the neurons alike"))
+    guided, even = bench.recovered(True), bench.recovered(False)
+    says = "Recovery brings back what 30 % of the neurons cost, in part (2409.13199)."
+    found.append(claim_row("cfsp", says, LOSS, guided, coarse, SHORT))
+    says = "Ranks by importance recover more than equal ranks (2409.13199)."
+    found.append(claim_row("cfsp", says, LOSS, guided, even, SHORT))
     return found
 
 
@@ -159,6 +199,9 @@ def _retraining(bench: _Bench) -> list[dict[str, Any]]:
     found.append(claim_row("perp", says, LOSS, norms, (pruned + full) / 2, SHORT))
     says = "MaskLoRA matches full retraining to 0.02 nats (2312.15230)."
     found.append(claim_row("perp", says, LOSS, lora, full - 0.02, SHORT))
+    says = "Fitting block by block lowers the loss that Wanda leaves at 2:4 (2312.15230)."
+    repaired, plain = bench.reconstructed("wanda", "2:4", 0.5), bench.scores("wanda", "2:4", 0.5)[0]
+    found.append(claim_row("perp", says, LOSS, repaired, plain, SHORT))
     return found
 
 

@@ -36,7 +36,8 @@ class Cfsp:
     is averaged afterwards, each term is 1/d, and the score is the activation norm alone.
     ``row_normalised`` divides by the sum over neurons, so that weights count. Removed neurons add
     up to the ratio exactly; with ``multiple`` > 1 only to the nearest multiple. Attention is left
-    alone, as in the paper. Recovery training is a recipe of its own.
+    alone, as in the paper. Recovery, with LoRA ranks by importance, is a recipe of its own:
+    :mod:`workbench.training.importance_lora`.
 
     *Cost*: one pass over the calibration text; all statistics are those of the dense network.
     """

@@ -20,8 +20,8 @@ from workbench.core.pruning import Stats, Unit, heard
 class Ria:
     """Keep the weights that are a large share of their row or column, and whose input is loud.
 
-    *Idea*: an absolute score can empty a whole input or output channel of small weights. A share of
-    the channel cannot: every row and column keeps its largest ones.
+    *Idea*: an absolute score can empty a whole input or output channel of small weights. As shares
+    of their own channel its largest weights are as large as those of a loud one.
 
     *Paper*: Zhang et al., ICLR 2024: (|W_ij| / sum_i |W_ij| + |W_ij| / sum_j |W_ij|) ||X_j||_2^a
     with a = 1/2; blocks are pruned in order, each hears the pruned ones before it.
