@@ -9,7 +9,10 @@ from widgets.figures import (
     expert_flow,
     heat,
     layer_bars,
+    pareto,
+    ranked_bars,
     routing_grid,
+    search_history,
     spectrum,
     waterfall,
 )
@@ -70,6 +73,35 @@ def some_steps(count: int) -> waterfall.Waterfall:
     return waterfall.Waterfall("Acceptance, step by step", "acceptance", steps, "a note")
 
 
+def some_ranks(count: int) -> ranked_bars.RankedBars:
+    drafters = ("token_recycling", "prompt_lookup", "draft_model of zoo:draft", "rest")
+    bars = tuple(
+        ranked_bars.Ranked(f"{drafters[n % 4]}, exact_match, fixed(depth={n})",
+                           v := 2.2 - 1.7 * n / max(1, count), v * 0.9, v * 1.15, n % 3 == 2)
+        for n in range(count)
+    )  # fmt: skip
+    return ranked_bars.RankedBars("Speed against plain decoding", "x plain", bars, 1.0, "a note")
+
+
+def some_points(count: int) -> pareto.Pareto:
+    points = tuple(
+        pareto.Point(f"typical(eps={n}), fixed(depth={n % 9})", 1 + n / max(1, count),
+                     -1.2 - 0.4 * (n / max(1, count)) ** 2 - 0.05 * (n % 3), n % 3 > 0)
+        for n in range(count)
+    )  # fmt: skip
+    return pareto.Pareto("What speed costs", "x plain", "log-likelihood, nats", points, "a note")
+
+
+def some_trials(count: int) -> search_history.SearchHistory:
+    groups = ("token_recycling", "prompt_lookup", "draft_model")
+    trials = tuple(
+        search_history.Trial(n, None if n % 7 == 5 else 0.8 + float(DRAW.random()) * (1 + n / 90),
+                             groups[n % 3], "pruned" if n % 7 == 5 else "complete", f"trial {n}")
+        for n in range(count)
+    )  # fmt: skip
+    return search_history.SearchHistory("The search", "x plain", trials)
+
+
 CASES = {
     "curves": (curves, [some_curves(0, 0), some_curves(1, 1), some_curves(6, 400)]),
     "spectrum": (spectrum, [spectrum.Spectrum("Singular values", lines(n, m)) for n, m in
@@ -79,6 +111,9 @@ CASES = {
     "routing_grid": (routing_grid, [some_grid(0, 0), some_grid(1, 1), some_grid(600, 16, 64)]),
     "expert_flow": (expert_flow, [some_flow(0, 0), some_flow(2, 1), some_flow(16, 16)]),
     "waterfall": (waterfall, [some_steps(0), some_steps(1), some_steps(30)]),
+    "ranked_bars": (ranked_bars, [some_ranks(0), some_ranks(1), some_ranks(60)]),
+    "pareto": (pareto, [some_points(0), some_points(1), some_points(200)]),
+    "search_history": (search_history, [some_trials(0), some_trials(1), some_trials(300)]),
 }  # fmt: skip
 USUAL = {
     "curves": (curves, some_curves(5, 10)),
@@ -105,4 +140,7 @@ USUAL = {
     "routing_grid": (routing_grid, some_grid(24, 6)),
     "expert_flow": (expert_flow, some_flow(6, 8)),
     "waterfall": (waterfall, some_steps(4)),
+    "ranked_bars": (ranked_bars, some_ranks(6)),
+    "pareto": (pareto, some_points(9)),
+    "search_history": (search_history, some_trials(30)),
 }  # fmt: skip
