@@ -147,7 +147,7 @@ def _prefix(bench: _Bench) -> list[dict]:
     over = "LoRA beats prefix tuning (2106.09685)."
     kept = "A draft that knows nothing of it is accepted more after a prefix than after LoRA."
     few = f"{bench.steps} steps are few"
-    why = "it is accepted as far as the adapter leaves the model where it was"
+    why = "both leave its acceptance within a hundredth of one another"
     return [
         _row("prefix", says, -words.losses, -base, few),
         _row("prefix", real, -words.losses, -chance.losses, few),

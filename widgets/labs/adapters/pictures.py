@@ -14,6 +14,10 @@ from widgets.labs.adapters.recorded import Recording
 from widgets.labs.adapters.shelf import Entry
 from workbench.training.adapter import AdapterProgress
 
+VIRTUAL = (
+    "Virtual tokens change no weight: norms and singular values are those of their keys and"
+    " values. Strength s counts each of them s times, alike in all layers."
+)
 PAIRS = ("adapted target, plain draft", "both adapted", "neither adapted")
 
 
@@ -156,6 +160,9 @@ def facts(entry: Entry | None, second: Entry | None, notes: Sequence[str]) -> st
         if one is None:
             continue
         rows = [("trainable parameters", f"{one.parameters:,}")]
+        if getattr(one.config, "is_prompt_learning", False):
+            rows.append(("virtual tokens", f"{one.config.num_virtual_tokens:,}"))
+            parts.append(f'<p class="dw-why">{VIRTUAL}</p>')
         rows += [(name.replace("_", " "), _said(name, v)) for name, v in one.facts.items()]
         if one.progress is not None and one.progress.measured:
             first, last = one.progress.measured[0], one.progress.measured[-1]
