@@ -86,8 +86,16 @@ def test_a_ratio_moves_the_dials_and_reset_is_bit_exact(lab):
 def test_a_layer_has_a_ratio_of_its_own(lab):
     lab.change("ratio", 0.5)
     lab.change("layer", 1)
-    assert lab.settings["ratio.1"] == 0.5  # as all others until it is set
-    assert lab.change("ratio.1", 0.0)
+    assert lab.settings["layer_ratio"] == 0.5  # as all others until it is set
+    form_before = lab.sections
+    assert lab.change("layer_ratio", 0.0)
+    settled(lab)
+    lab.change("ratio", 0.45)
+    lab.change("ratio", 0.5)
+    lab.change("layer", 2)
+    assert lab.settings["layer_ratio"] == 0.5 and lab.sections == form_before
+    lab.change("layer", 1)
+    assert lab.settings["layer_ratio"] == 0.0
     settled(lab)
     assert lab._kept == pytest.approx([0.5, 1.0, 0.5])
     assert not lab.change("ratio", 1.0) and "0.95" in lab.contents()["error"]
@@ -297,12 +305,12 @@ def test_calibration_text_of_ones_own(lab, tmp_path):
 
 def test_n_of_m_says_itself_how_much_stays(lab):
     keys = {f.key for s in lab.sections for f in s.fields}
-    assert {"ratio", "ratio.0"} <= keys and "stays" not in keys
+    assert {"ratio", "layer_ratio"} <= keys and "stays" not in keys
     lab.change("pattern.weights", "1:4")
     settled(lab)
     fields = {f.key: f for s in lab.sections for f in s.fields}
     assert fields["stays"].knob.default == "25%, 1 of every 4" and "ratio" not in fields
-    assert "ratio.0" not in fields and lab.full.density == pytest.approx(0.25)
+    assert "layer_ratio" not in fields and lab.full.density == pytest.approx(0.25)
     lab.change("pattern.weights", "row")
     settled(lab)
     assert lab.full.density == 1.0 and lab.settings["ratio"] == 0.0

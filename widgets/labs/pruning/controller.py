@@ -73,6 +73,22 @@ class PruningLab(PruningWork):
         return form.sections(self.given, layers, self._roles, self._across)
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        """The slider of one layer shows that layer's own ratio, or everybody's.
+
+        It is one field for all layers: a form that changed with every move of a slider would be
+        built anew under the hand.
+        """
+        now = super().settings
+        own = f"ratio.{int(now.get('layer', 0))}"
+        return {**now, "layer_ratio": now.get(own, self.value("ratio", 0.0))}
+
+    def put(self, key: str, value: Any) -> bool:
+        """A layer's ratio is kept under that layer's number."""
+        key = f"ratio.{int(self.value('layer', 0))}" if key == "layer_ratio" else key
+        return super().put(key, value)
+
+    @property
     def titles(self) -> Mapping[str, Mapping[Any, str]]:
         return {
             "pruner": {card.name: card.title for card in methods("pruner")},

@@ -42,7 +42,6 @@ def sections(
     acts_on = find_method("pruner", name).make().acts_on
     choices = PATTERNS[acts_on]
     first = FIRST_PATTERN.get(acts_on, choices[0])
-    ratio = now.get("ratio", 0.0)
     pattern = Knob("pattern", "choice", first, choices=choices, help="What scores compete within.")
     share = Knob("ratio", "float", 0.0, 0.0, MOST_RATIO, 0.05, help="Share that goes.")
     groups = str(now.get(f"pattern.{acts_on}", first))
@@ -57,11 +56,10 @@ def sections(
     pick = Knob("matrix", "choice", where[0], choices=where, help="What the canvas shows.")
     look = [Field("matrix", pick, "lab")]
     if layers:
-        layer = int(now.get("layer", 0))
         at = Knob("layer", "int", 0, 0, max(1, layers - 1), help="Whose matrix is shown.")
-        own = replace(share, name="layer_ratio", default=ratio, help="Of this layer alone.")
+        own = replace(share, name="layer_ratio", help="Of this layer alone.")
         look.append(Field("layer", at, "lab"))
-        look += [] if fixed else [Field(f"ratio.{layer}", own, "lab", "its own ratio")]
+        look += [] if fixed else [Field("layer_ratio", own, "lab", "its own ratio")]
     return (
         Section("What goes", tuple(what)),
         Section("Canvas", tuple(look)),
