@@ -14,7 +14,8 @@ Measure on this machine, with everything that is compared interleaved in one pro
   claims    what the papers say, measured on the embedded models (docs/claims.md)
   lossless  whether rules and runs emit the target's law, and which rule is broken
   arena     any grid of models, drafters, rules and lengths; goes on where it was cut off
-  tune      the fastest drafter, tree and length for this machine and these prompts"""
+  tune      the fastest drafter, tree and length for this machine and these prompts
+  cost      what passes cost here, the best tree for it, and other hardware, predicted"""
 EXAMPLES = (
     "workbench bench peers",
     "workbench bench arena --drafter token_recycling rest --set policy.depth=2,4,8",
@@ -24,7 +25,7 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from workbench.bench import arena_command, claims, lossless, peers, tune_command
+    from workbench.bench import arena_command, claims, cost_command, lossless, peers, tune_command
 
     several = parser.add_subparsers(dest="measurement", metavar="MEASUREMENT", required=True)
     one = several.add_parser("peers", help="our decoding beside transformers' own")
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one = several.add_parser("tune", help="search for the fastest setting here, resumable")
     tune_command.add_arguments(one)
     one.set_defaults(measure=tune_command.run, libraries=("optuna",))
+    one = several.add_parser("cost", help="cost of passes, predicted beside measured")
+    cost_command.add_arguments(one)
+    one.set_defaults(measure=cost_command.run)
 
 
 def run(args: argparse.Namespace) -> int:
