@@ -152,7 +152,7 @@ def _prefix(bench: _Bench) -> list[dict]:
         _row("prefix", says, -words.losses, -base, few),
         _row("prefix", real, -words.losses, -chance.losses, few),
         _row("lora", over, -lora.losses, -words.losses, few),
-        _row("prefix", kept, *accepted, why, "expected acceptance"),
+        _row("prefix", kept, accepted[0], accepted[1], why, "expected acceptance"),
     ]
 
 
