@@ -254,10 +254,10 @@ def test_p_is_found_for_a_mean_number_of_experts(wanted):
     generator = torch.Generator().manual_seed(5)
     record = recorded([torch.randn(50, 8, generator=generator) * scale for scale in (0.5, 2, 4)])
     p = p_for_mean(record, wanted)
-    assert experts_at(record, p) == pytest.approx(wanted, abs=1 / 150)
+    assert experts_at(record, p) == pytest.approx(wanted, abs=0.51 / 150)
     rule, own = TopP(p=p), Own(2, True)  # and the rule itself does that
     used = [(rule.route(x.logits, own).weights > 0).sum(-1) for x in record.layers.values()]
-    assert float(torch.cat(used).float().mean()) == pytest.approx(wanted, abs=1 / 150)
+    assert float(torch.cat(used).float().mean()) == pytest.approx(wanted, abs=0.51 / 150)
 
 
 def test_no_p_gives_less_than_one_expert_or_more_than_all():

@@ -69,7 +69,7 @@ def block_ranks(importance: Sequence[float], rank: int, most: int) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class ImportanceLora:
-    """The recipe as an adapter method: its peft configuration, and what keeps the zeros.
+    """The recipe as an adapter method: its peft configuration.
 
     Args:
         masks: of the network, with its parts written out as weights; :func:`recipe_for` does it.
@@ -108,10 +108,6 @@ class ImportanceLora:
             alpha_pattern={name: SCALE * rank for name, rank in ranks.items()},
         )
 
-    def companion(self, network: nn.Module, name: str) -> Guard:
-        """What keeps the zeros while it is trained."""
-        return Guard(network, name, self.masks)
-
     def parameter_count(self, shapes: Sequence[TargetShape]) -> int:
         """Sum of r_l (d_in + d_out)."""
         ranks = self.ranks(shapes)
@@ -134,43 +130,18 @@ def recipe_for(
     return ImportanceLora(expanded(model, masks), tuple(importance), rank)
 
 
-class Guard:
-    """Holds the update at zero wherever the mask has no row or no column; a companion."""
+@torch.no_grad()
+def clear(network: nn.Module, masks: MaskSet, name: str) -> None:
+    """Make a fresh adapter's A zero in the columns that the mask lacks.
 
-    def __init__(self, network: nn.Module, name: str, masks: MaskSet):
-        self._kept: list[tuple[nn.Parameter, torch.Tensor]] = []
-        for path, layer in network.named_modules():
-            mask = masks.weights.get(path)
-            if mask is not None and name in getattr(layer, "lora_A", ()):
-                first, second = layer.lora_A[name].weight, layer.lora_B[name].weight
-                self._kept += [(first, mask.any(0)[None, :]), (second, mask.any(1)[:, None])]
-        with torch.no_grad():
-            for weight, kept in self._kept:
-                weight.mul_(kept.to(weight.device))
-
-    def after_backward(self, step: int) -> None:
-        """A number that never has a gradient never leaves zero."""
-        for weight, kept in self._kept:
-            if weight.grad is not None:
-                weight.grad.mul_(kept.to(weight.device))
-
-    def extra_loss(self) -> None:
-        return None
-
-    def after_step(self, step: int) -> None:
-        return None
-
-    def report(self) -> dict[str, Any]:
-        return {}
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        return None
-
-    def finish(self, config: Any) -> None:
-        return None
+    That is enough: what has gone is silent, so such a column hears zeros and has no gradient; and
+    what it would write to reads a column of zeros, so rows that are gone have none either.
+    """
+    for path, layer in network.named_modules():
+        mask = masks.weights.get(path)
+        if mask is not None and name in getattr(layer, "lora_A", ()):
+            weight = layer.lora_A[name].weight
+            weight.mul_(mask.any(0).to(weight.device))
 
 
 def recover(
@@ -202,6 +173,7 @@ def recover(
     with torch.inference_mode(False), tempfile.TemporaryDirectory() as nowhere:
         place = folder or Path(nowhere)
         adapters.attach(recipe.config(adapters.shapes), NAME, settings.seed)
+        clear(network, recipe.masks, NAME)
         try:
             found.trainable = adapters.parameter_count(NAME)
             progress = train_adapter(
