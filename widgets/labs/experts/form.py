@@ -35,7 +35,9 @@ def sections(
     knobs = tuple(_fitted(field, experts) for field in fields_of(find_method("router", rule)))
     if mean is not None:
         aim = "Experts a token in the mean; finds p on the text's routing."
-        knob = Knob(MEAN, "float", round(mean, 2), 1.0, float(experts), 0.05, "experts", help=aim)
+        knob = Knob(
+            MEAN, "float", round(mean, 2), 1.0, float(experts), 0.05, unit="experts", help=aim
+        )
         knobs = (*knobs, Field(MEAN, knob, "lab", "mean experts"))
     line = Knob("text", "text", text, help="Text whose routing is shown.")
     scope = Knob("scope", "choice", SCOPES[0], choices=SCOPES, help="Where the next one acts.")
