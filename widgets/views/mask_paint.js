@@ -90,9 +90,11 @@ function maskPainter(canvas, root, state) {
     }
     return context.createPattern(tile, "repeat");
   };
+  let dressed = false;
   return {
     dress() {
       const look = getComputedStyle(root), of = (role) => look.getPropertyValue(`--dw-${role}`).trim() || "#888888";
+      dressed = root.isConnected && Boolean(look.getPropertyValue("--dw-accent").trim()); // no colours off the page
       colours = { paper: hex(of("paper")), surface: hex(of("surface")), accent: hex(of("accent")),
         corrected: hex(of("corrected")), line: of("corrected"), bar: of("accent-soft"), text: of("text"),
         select: of("select"), ground: of("paper") };
@@ -100,6 +102,7 @@ function maskPainter(canvas, root, state) {
     colour: (role) => colours[role],
     draw(width, height) {
       const { rows, columns } = state, scale = devicePixelRatio;
+      if (!dressed) this.dress();
       const context = sized(canvas, Math.round(width * scale), Math.round((height + STRIP_PX) * scale));
       context.clearRect(0, 0, canvas.width, canvas.height);
       if (!rows || !columns) return;
