@@ -46,7 +46,7 @@ def text_html(now: float, before: float, record: RoutingRecord) -> str:
     distinct = record.distinct().values()
     return table_html(
         [
-            ("loss of this text", f"{now:.3f} nats a token ({now - before:+.3f})"),
+            ("loss of this text", f"{now:.3f} nats ({now - before:+.3f})"),
             ("experts a token and layer", f"{sum(means) / len(means):.2f}"),
             ("distinct experts a layer", f"{sum(distinct) / len(means):.1f}"),
         ]
