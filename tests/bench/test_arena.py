@@ -84,12 +84,15 @@ def test_log_likelihood_is_that_of_a_plain_forward():
 
 def test_positions_are_counted_along_the_path():
     settings = RunSettings(
-        load("zoo:draft"), TEXTS[0][2], "token_recycling", max_new_tokens=24, record_top=0
+        load("zoo:draft"), TEXTS[0][2], "token_recycling", max_new_tokens=48, record_top=0
     )
     rounds = generate(settings).rounds
     found = positions(rounds)
     assert sum(found["kept_at_depth"]) == sum(r.accepted for r in rounds)
     assert found["tried_at_depth"][0] == sum(bool(r.tokens) for r in rounds)
+    refused = sum(bool(r.tokens) and r.end_fate == "corrected" for r in rounds)
+    assert sum(found["tried_at_depth"]) == sum(r.accepted for r in rounds) + refused
+    assert 0 < refused < len(rounds), "some paths end at a leaf, where nothing was tried"
     kept, tried = found["kept_at_depth"], found["tried_at_depth"]
     assert all(later <= before for before, later in zip(kept, tried[1:], strict=False))
     assert positions([]) == {"tried_at_depth": [], "kept_at_depth": []}

@@ -242,7 +242,7 @@ def _replays(block: Block, cell: Cell) -> bool:
 
 
 def _one(block: Block, cell: Cell, place: int, prompt: BenchPrompt, carried: dict) -> dict:
-    state = carried.get(cell.id) if block.setting.carry else None
+    state = carried.get(cell.id)
     here = (cell.id, block.setting)
     if here in _refused:
         return block.record(cell, prompt, "refused", error=_refused[here])

@@ -8,6 +8,7 @@ alone, and if that kills one more it is given up with the reason.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -49,6 +50,7 @@ def pool(backend: str, jobs: int, scheduler: str | None = None) -> Iterator[None
             distributed = _library("distributed", "cluster")
             stack.enter_context(_dask_client(distributed, jobs, scheduler))
         elif backend == "ray":
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it reports home
             ray = _library("ray", "")
             ray.init(address=scheduler, num_cpus=None if scheduler else jobs)
             stack.callback(ray.shutdown)
@@ -100,8 +102,9 @@ def received(blocks: list[Block], jobs: int) -> Iterator[tuple[Block, list[dict[
     try:  # no more under way than there are workers, so that a death costs little
         parallel = joblib.Parallel(return_as="generator_unordered", pre_dispatch=jobs, batch_size=1)
     except ValueError:  # a backend that gives results only all together (Ray's)
-        for first in range(0, len(calls), jobs):
-            yield from joblib.Parallel(batch_size=1)(calls[first : first + jobs])
+        with joblib.Parallel(batch_size=1) as together:  # one pool, so that models are kept
+            for first in range(0, len(calls), jobs):
+                yield from together(calls[first : first + jobs])
         return
     yield from parallel(calls)
 
