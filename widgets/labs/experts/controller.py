@@ -16,7 +16,7 @@ from widgets.labs.bench import DIALS, SPEED_PROMPTS, Bench
 from widgets.labs.board import Cell, Section
 from widgets.labs.experts import facts, form, pictures
 from widgets.labs.experts.costs import Costs
-from widgets.labs.experts.recorded import Recording, recording
+from widgets.labs.experts.recorded import recording
 from widgets.labs.worker import Task
 from workbench.core.errors import BadInput, WorkbenchError
 from workbench.core.method import find_method, methods
@@ -217,7 +217,7 @@ class ExpertLab(Bench):
         with self._lock:
             try:
                 if self.record is None or self.model is None:
-                    raise BadInput(f"{action}: {self._nothing_to_steer()}")
+                    raise BadInput(f"{action}: {facts.not_yet(self.name, self._dense)}")
                 one = Intervention(action, self.expert, *self.where(), factor)
                 others = tuple(x for x in self.interventions if not _same_place(x, one))
                 given = others if one in self.interventions else (*others, one)
@@ -229,11 +229,6 @@ class ExpertLab(Bench):
         if changed:
             self.touched("interventions")
         self._mark()
-
-    def _nothing_to_steer(self) -> str:
-        if self._dense:
-            return f"{self.name} has no experts; open the lab on a mixture, for instance zoo:moe"
-        return "no model yet; press Measure, then click a cell of the grid"
 
     def handle(self, cell: str, event: Mapping[str, Any]) -> None:
         """A click selects: a cell of the grid, or an expert of the bars beside it."""
@@ -285,7 +280,13 @@ class ExpertLab(Bench):
         record, plain = self.record, self.plain
         if record is None or plain is None:
             example = recording()
-            return self._opening(example) if example else pictures.EMPTY
+            if example is None:
+                return pictures.EMPTY
+            old, loss = example.record, example.loss_nats
+            told = facts.opening_html(example.said, self.name, self._dense)
+            shown = {"picture": self._picture(old, old), "facts": told}
+            shown["facts"] += facts.text_html(loss, loss, old)
+            return {**pictures.opening(old, example.pieces), **shown}
         token = self.selected[1]
         return {
             "grid": pictures.grid(record, self.pieces, self._marked(record)),
@@ -293,19 +294,6 @@ class ExpertLab(Bench):
             "picture": self._picture(record, plain),
             "load": pictures.load(record),
             "facts": self._facts(record),
-        }
-
-    def _opening(self, example: Recording) -> dict[str, Any]:
-        """A recorded example, called so, until there is a routing of one's own."""
-        record, pieces = example.record, example.pieces
-        first = record.layers[min(record.layers)].ranked(0)[0][0]
-        return {
-            "grid": pictures.grid(record, pieces, [(0, 0)], "recorded example"),
-            "cell": pictures.cell(record, record, (0, 0), pieces[0], first),
-            "picture": self._picture(record, record),
-            "load": pictures.load(record),
-            "facts": facts.opening_html(example.said, self.name, self._dense)
-            + facts.text_html(example.loss_nats, example.loss_nats, record),
         }
 
     def _marked(self, record: RoutingRecord) -> list[tuple[int, int]]:

@@ -28,6 +28,13 @@ def opening_html(said: str, name: str, dense: bool) -> str:
     return f'<p class="dw-why">{escape(told)}</p><p class="dw-why">{escape(more)}</p>'
 
 
+def not_yet(name: str, dense: bool) -> str:
+    """Why there is no expert to act on, and what to do."""
+    if dense:
+        return f"{name} has no experts; open the lab on a mixture, for instance zoo:moe"
+    return "no model yet; press Measure, then click a cell of the grid"
+
+
 def interventions_html(given: Sequence[Intervention], where: str) -> str:
     """What is in force, newest first, and where the next one would act."""
     lines = [f'<p class="dw-why">Next one: {escape(where)}.</p>']

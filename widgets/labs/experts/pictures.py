@@ -50,6 +50,16 @@ def grid(
     )
 
 
+def opening(record: RoutingRecord, pieces: Sequence[str]) -> dict[str, Any]:
+    """A recorded example, called so, until there is a routing of one's own."""
+    first = record.layers[min(record.layers)].ranked(0)[0][0]
+    return {
+        "grid": grid(record, pieces, [(0, 0)], "recorded example"),
+        "cell": cell(record, record, (0, 0), pieces[0], first),
+        "load": load(record),
+    }
+
+
 def cell(
     record: RoutingRecord, before: RoutingRecord, place: tuple[int, int], piece: str, expert: int
 ) -> dict[str, Any]:
