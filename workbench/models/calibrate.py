@@ -27,6 +27,7 @@ from workbench.models.store import SUFFIXES
 from workbench.models.units import Matrix, layers_of, matrices
 
 _BATCH_ROWS = 8
+_LETTERS_A_TOKEN = 6  # more than any tokeniser needs on most text
 
 
 def calibration_rows(
@@ -51,6 +52,31 @@ def calibration_rows(
         )
     count = min(rows, len(stream) // length)
     return torch.tensor(stream[: count * length]).view(count, length)
+
+
+def spread_rows(
+    model: Model, texts: list[str], *, row_tokens: int = 128, rows: int = 16, seed: int = 0
+) -> Int[torch.Tensor, "b t"]:
+    """Rows to train on, from places all over the texts and in a random order.
+
+    Neighbouring rows are of a few files, and a training would learn those. Where there is too
+    little text for that, neighbouring ones it is.
+
+    Raises:
+        BadInput: as in :func:`calibration_rows`.
+    """
+    length = min(row_tokens, model.context_tokens)
+    span = _LETTERS_A_TOKEN * length
+    places = [(text, at) for text in texts for at in range(0, len(text) - span + 1, span)]
+    found: list[list[int]] = []
+    for index in torch.randperm(len(places), generator=torch.Generator().manual_seed(seed)):
+        text, at = places[int(index)]
+        ids = model.encode_all(text[at : at + span])
+        if len(ids) >= length:
+            found.append(ids[:length])
+        if len(found) == rows:
+            return torch.tensor(found)
+    return calibration_rows(model, texts, row_tokens=row_tokens, rows=rows)
 
 
 def standard_texts(least_letters: int = 60_000) -> list[str]:

@@ -14,6 +14,14 @@ in the pruner. alpha is twice the rank in every block, so that rank is not stren
 masked network instead of the cut-out one: its function is the same. Single zeros have no rows and
 columns that could be left out, so masks of weights are refused.
 
+*Measured* on the embedded target, 30 % of the neurons gone (0.031 nats on text of a held-out
+family), 40 steps of 4 rows: with 160 neighbouring rows, which are of a few files, a rate of 3e-3
+raised that loss by another 0.024 nats, and it raised the dense network's by 0.041 in the same way:
+the files were learnt, not the damage repaired. At 3e-4 and 1e-3 such rows changed nothing (+0.000
+and -0.004). Rows from all over a hundred files lower it by 0.015 at 1e-3 and by 0.004 at 3e-3.
+Hence :data:`RATE` and :func:`workbench.models.calibrate.spread_rows`. The dense network gains 0.006
+from the same training, so about 0.01 is recovery. Equal ranks do as well (`docs/claims.md`).
+
 *Cost*: as LoRA of rank R on every matrix of the blocks.
 """
 
@@ -43,6 +51,7 @@ from workbench.training.texts import Texts
 
 NAME = "recovery"
 SCALE = 2.0  # alpha / rank
+RATE = 1e-3  # peak learning rate; see the module's docstring
 
 
 def importance_of(stats: Mapping[str, Stats], layers: int) -> list[float]:
@@ -157,6 +166,8 @@ def recover(
     """Train the adapter on a network that the masks are applied to, and merge it.
 
     Args:
+        texts: rows from all over the text (:func:`workbench.models.calibrate.spread_rows`).
+        settings: None = :data:`RATE` and an adapter training's defaults.
         folder: for checkpoints, which a later call goes on from, and the adapter itself, which
             peft loads on the masked or the plain base; None = nothing is kept.
 
@@ -164,7 +175,7 @@ def recover(
         BadKnob: a mean rank larger than a matrix.
         BadInput: adapters that are on the network already.
     """
-    settings, network = settings or AdapterSettings(), model.network
+    settings, network = settings or AdapterSettings(learning_rate=RATE), model.network
     if any(name.endswith(".base_layer") for name, _ in network.named_modules()):
         raise BadInput(f"{model.name}: has adapters on it already; detach or merge them first")
     before = {name: value.detach().clone() for name, value in network.named_parameters()}

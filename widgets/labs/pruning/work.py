@@ -31,20 +31,26 @@ from workbench.core.masks import MaskSet, Pattern
 from workbench.core.method import find_method, methods
 from workbench.core.pruning import Plan, Stats
 from workbench.engine.dials import held_out
-from workbench.models.calibrate import calibration_rows, hear, standard_texts, texts_from
+from workbench.models.calibrate import (
+    calibration_rows,
+    hear,
+    spread_rows,
+    standard_texts,
+    texts_from,
+)
 from workbench.models.masking import Edit
 from workbench.models.model import Model
 from workbench.models.prune import Pruned, prune
 from workbench.models.slicing import cut_of, save_sliced, sliced
 from workbench.models.units import expanded, layers_of, matrices
 from workbench.training.adapter import AdapterSettings
-from workbench.training.importance_lora import importance_of, recipe_for, recover
+from workbench.training.importance_lora import RATE, importance_of, recipe_for, recover
 from workbench.training.perp import PerpSettings, Recovery, perp
 from workbench.training.reconstruction import reconstruct
 from workbench.training.texts import Texts
 
 SWEEP_ROWS = 8  # held-out rows of each point of a curve
-TRAINING_LETTERS = 400_000
+TRAINING_LETTERS = 3_000_000
 BLOCK_ROWS = 32  # of a reconstruction
 NOTHING = Pruned(MaskSet())
 
@@ -281,13 +287,14 @@ class PruningWork(Bench):
         steps, recipe = now["steps"], now["recipe"]
         settings = PerpSettings(now.get("norms", True), now.get("variant", "none"), steps=steps)
         count = BLOCK_ROWS if recipe == form.RECIPES[1] else steps * settings.batch_rows
-        rows = calibration_rows(model, texts, rows=count)
+        take = spread_rows if recipe == form.RECIPES[2] else calibration_rows
+        rows = take(model, texts, rows=count)
         if recipe == form.RECIPES[1]:
             return reconstruct(model, self.dense, self.masks, rows, settings, **live)
         if recipe == form.RECIPES[2]:
             importance = importance_of(self._stats, model.layer_count)
             own = recipe_for(model, self.masks, importance)
-            few = AdapterSettings(steps, measure_steps=steps, measure_rows=SWEEP_ROWS)
+            few = AdapterSettings(steps, settings.batch_rows, RATE, steps, SWEEP_ROWS)
 
             def heard(progress: Any) -> None:
                 listener(progress.step, progress.steps, progress.curve[-1][1])
