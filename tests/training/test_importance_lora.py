@@ -11,12 +11,13 @@ from workbench.core.method import make_method
 from workbench.core.pruning import Plan
 from workbench.engine.dials import held_out
 from workbench.models.adapting import Adapters
-from workbench.models.calibrate import hear
+from workbench.models.calibrate import calibration_rows, hear, spread_rows
 from workbench.models.masking import Edit
 from workbench.models.prune import Pruned, prune
 from workbench.models.slicing import sliced
 from workbench.models.units import expanded, matrices
 from workbench.testing.tiny_network import tiny_network
+from workbench.training import importance_lora
 from workbench.training.adapter import AdapterSettings
 from workbench.training.importance_lora import (
     NAME,
@@ -148,3 +149,37 @@ def test_what_it_cannot_recover_is_refused():
     with pytest.raises(BadInput, match="adapters on it"):
         recover(model, recipe, TEXTS, SETTINGS)
     adapters.detach()
+
+
+def test_its_own_rate_is_the_default(monkeypatch):
+    class Heard(Exception):
+        pass
+
+    def train(*given):
+        raise Heard(given[4])
+
+    monkeypatch.setattr(importance_lora, "train_adapter", train)
+    model, recipe, _ = masked()
+    with pytest.raises(Heard) as heard:
+        recover(model, recipe, TEXTS)
+    assert heard.value.args[0] == AdapterSettings(learning_rate=importance_lora.RATE)
+    assert importance_lora.RATE != AdapterSettings().learning_rate
+    assert not any(name.endswith(".base_layer") for name, _ in model.network.named_modules())
+
+
+def test_rows_to_train_on_are_from_all_over_the_texts(loaded):
+    model = loaded("llama")
+    texts = [f"name_{index} = {index}\n" * 60 for index in range(6)]
+    rows = spread_rows(model, texts, row_tokens=24, rows=24)
+    assert rows.shape == (24, 24) and len(rows.unique(dim=0)) > 6
+    said = [model.decode(row.tolist()) for row in rows]
+    assert all(any(f"name_{index}" in one for one in said) for index in range(6))
+    near = calibration_rows(model, texts, row_tokens=24, rows=24)
+    assert not any("name_5" in model.decode(row.tolist()) for row in near)
+    assert torch.equal(rows, spread_rows(model, texts, row_tokens=24, rows=24))
+    assert not torch.equal(rows, spread_rows(model, texts, row_tokens=24, rows=24, seed=1))
+    few = ["x = 1\n" * 12]
+    assert torch.equal(
+        spread_rows(model, few, row_tokens=24, rows=9),
+        calibration_rows(model, few, row_tokens=24, rows=9),
+    )

@@ -38,8 +38,6 @@ class Recurrent:
     the rows are the same.
     """
 
-    steers = False  # a rule on other gates' logits; alone it is the family's own
-
     width: int = knob(32, low=1, high=512, unit="numbers", help="Of the state.")
     strength: float = knob(1.0, low=0.0, high=1.0, step=0.05, help="Of what comes from below.")
     cut: int = knob(-1, low=-1, high=256, help="Layer where the state starts anew; -1 = none.")
@@ -85,6 +83,22 @@ class Recurrent:
             gates.remove()
             raise
         return gates
+
+    def check_head(self, model: Model) -> None:
+        """Refuse a mixture without a trained head, unless untrained gates are asked for.
+
+        Raises:
+            Mismatch: no head fits the mixture and the knobs.
+            ModelError: a folder without a head, or damaged files.
+        """
+        if self.heads == "untrained" or self._head(model).trained:
+            return
+        raise Mismatch(
+            f"recurrent: the embedded head was trained for zoo:moe with width=32 and linear on; it"
+            f" does not fit {model.name} with width={self.width} and linear"
+            f" {'on' if self.linear else 'off'}. Train one (`workbench zoo train recurrent`) and"
+            " name its folder in heads, or set heads=untrained, which starts from nothing learnt"
+        )
 
     def _head(self, model: Model) -> Attachment:
         nothing = Attachment({}, {})

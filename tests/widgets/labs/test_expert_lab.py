@@ -167,7 +167,58 @@ def test_k_and_top_p_are_live(lab, model):
     assert lab.record.layers[0].experts_per_token.float().mean() > few
     assert not lab.change("router.top_p.p", 3.0) and "must lie in" in lab._error
     names = {name for s in lab.sections for f in s.fields for name in (f.knob.choices or ())}
-    assert "top_k" in names and "expertflow" not in names  # a rule that only observes is no choice
+    assert {
+        "top_k",
+        "recurrent",
+    } < names and "expertflow" not in names  # a rule that only observes is no choice
+
+
+def test_a_recurrent_router_is_refused_where_no_head_fits_and_undone_to_the_bit(lab, model):
+    plain = logits(model)
+    assert lab.change("router", "top_p") and not settle(lab)
+    assert lab.change("router", "recurrent")
+    error = settle(lab)
+    assert "trained for zoo:moe" in error and "heads=untrained" in error
+    assert torch.equal(logits(model), plain) and lab.untouched and lab.record is lab.plain
+    assert lab.change("router.recurrent.linear", False)
+    assert lab.change("router.recurrent.heads", "untrained") and not settle(lab)
+    alone = logits(model)
+    assert not torch.equal(alone, plain) and lab.text_loss != lab.plain_loss
+    assert not lab.untouched
+    lab.handle("cell", {"customdata": lab.record.layers[0].ranked(0)[0][0]})
+    lab.change("scope", "everywhere")
+    lab.ban()
+    assert not settle(lab)
+    assert not torch.equal(logits(model), alone)
+    assert all(lab.expert not in one.union() for one in lab.record.layers.values())
+    lab.undo()
+    assert not settle(lab)
+    assert torch.equal(logits(model), alone)
+    lab.reset()
+    assert not settle(lab)
+    assert torch.equal(logits(model), plain) and lab.untouched
+    assert all("Recurrent" not in type(m).__name__ for m in model.network.modules())
+
+
+def test_the_embedded_mixture_has_a_recurrent_head():
+    from workbench.models.load import load
+    from workbench.moe.recurrent import Recurrent
+
+    model = load("zoo:moe")
+    plain = logits(model)
+    with Recurrent().attach(model):
+        trained = logits(model)
+    lab = ExpertLab(model, draft="", text=TEXT)
+    lab.texts = lambda: [TEXT, "import re\n" * 4]
+    assert lab.change("router", "recurrent")
+    lab.warm()
+    assert not settle(lab)
+    assert torch.equal(logits(model), trained) and not torch.equal(trained, plain)
+    assert lab.now.loss_nats != lab.before.loss_nats
+    lab.undo()
+    assert not settle(lab)
+    assert torch.equal(logits(model), plain) and lab.now.loss_nats == lab.before.loss_nats
+    lab.close()
 
 
 def test_trees_and_the_cache_are_measured_on_request(lab):

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from widgets.labs.board_lab import BoardLab
-from widgets.labs.pruning import form
+from widgets.labs.pruning import form, work
 from widgets.labs.pruning.controller import PruningLab
 from workbench.core.errors import BadInput
 from workbench.core.masks import MaskSet
+from workbench.models.calibrate import spread_rows, standard_texts
 from workbench.models.load import load
 from workbench.testing.checkpoints import write_checkpoint
+from workbench.training.importance_lora import RATE
 
 TEXTS = ["def f(self, x):\n    return self.x + x\n" * 4, "class A:\n    pass\n" * 8]
 
@@ -270,6 +272,26 @@ def test_pressed_again_retraining_goes_on_and_other_recipes_build_on_it(lab):
     lab.change("ratio", 0.5)
     settled(lab)
     assert same(weights(lab), first)
+
+
+def test_lora_by_importance_learns_at_its_own_rate_from_all_over_the_text(lab, monkeypatch):
+    heard: list = []
+
+    def listen(model, recipe, texts, settings, **live):
+        heard.append((texts, settings))
+        raise BadInput("heard")
+
+    monkeypatch.setattr(work, "recover", listen)
+    lab.change("pruner", "heads")
+    lab.change("ratio", 0.5)
+    lab.change("steps", 10)
+    lab.change("recipe", form.RECIPES[2])
+    lab.retrain()
+    assert lab.worker.wait(60)
+    texts, settings = heard[0]
+    rows = spread_rows(lab.model, standard_texts(work.TRAINING_LETTERS), rows=80)
+    assert torch.equal(texts.train, rows)
+    assert (settings.learning_rate, settings.steps, settings.batch_rows) == (RATE, 10, 8)
 
 
 def test_lora_by_importance_is_for_whole_parts(lab):

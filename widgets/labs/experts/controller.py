@@ -6,6 +6,7 @@ No UI library is imported here. Every verb may be called from any thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +17,7 @@ from widgets.labs.bench import DIALS, SPEED_PROMPTS, Bench
 from widgets.labs.board import Cell, Section
 from widgets.labs.experts import facts, form, pictures
 from widgets.labs.experts.costs import Costs
+from widgets.labs.experts.forces import in_force
 from widgets.labs.experts.recorded import recording
 from widgets.labs.worker import Task
 from workbench.core.errors import BadInput, WorkbenchError
@@ -25,7 +27,7 @@ from workbench.core.steering import Action, Intervention
 from workbench.engine.dials import held_out
 from workbench.models.model import Model
 from workbench.models.routers import mixture_routers, record_routing, routers_of
-from workbench.models.steering import Steering, check_steering
+from workbench.models.steering import check_steering
 
 TEXT = "for key, value in sorted(self._items.items()):\n    print(key, value)\n"
 P = "router.top_p.p"
@@ -70,7 +72,7 @@ class ExpertLab(Bench):
     ):
         super().__init__(model, draft)
         self._text = text
-        self._steering: Steering | None = None
+        self._steering: ExitStack | None = None
         self._in_force: tuple = ()
         self._shown_tokens: tuple[int, ...] = ()
         self.pieces: tuple[str, ...] = ()
@@ -141,8 +143,7 @@ class ExpertLab(Bench):
 
     def _look(self, tokens: tuple[int, ...]) -> tuple[RoutingRecord, float]:
         assert self.model is not None  # loaded
-        loss = held_out(self.model, torch.tensor([tokens]))[0]
-        return record_routing(self.model, tokens), loss
+        return record_routing(self.model, tokens), held_out(self.model, torch.tensor([tokens]))[0]
 
     def apply(self, task: Task) -> None:
         """Put the rule and the interventions in force, and look at the text again."""
@@ -155,7 +156,7 @@ class ExpertLab(Bench):
             return
         self._let_go()
         if rule != find_method("router", "top_k").make() or self.interventions:
-            self._steering = Steering(self.model.network, rule, self.interventions)
+            self._steering = in_force(self.model, rule, self.interventions)
         self.record, self.text_loss = self._look(self._shown_tokens)
         self.costs = Costs()  # the old ones were measured on other routes
         self._in_force = force
@@ -165,9 +166,9 @@ class ExpertLab(Bench):
         return find_method("router", name).make(**form.chosen(self.settings, name))
 
     def _let_go(self) -> None:
-        self._in_force = ()
+        self._in_force, self.record, self.text_loss = (), self.plain, self.plain_loss
         if self._steering is not None:
-            self._steering.remove()
+            self._steering.close()
             self._steering = None
 
     @property
