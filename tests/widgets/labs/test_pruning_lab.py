@@ -400,6 +400,6 @@ def test_a_notebook_shows_widgets_and_a_page_without_a_kernel_shows_text():
     try:
         bundle, _ = lab._repr_mimebundle_()
         assert "application/vnd.jupyter.widget-view+json" in bundle
-        assert "nothing pruned yet" in bundle["text/html"]
+        assert "show a recorded example" in bundle["text/html"]
     finally:
         lab.close()
