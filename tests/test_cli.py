@@ -250,6 +250,7 @@ MISTAKES = {
     "unknown option": (("--temprature", "1"), "unrecognized"),
     "unknown dtype": (("--dtype", "float8"), "bfloat16"),
     "unknown device": (("--device", "gpu"), "cuda"),
+    "no threads": (("--threads", "0"), "from 1 to"),
     "draft model missing": (("--drafter", "draft_model"), "draft"),
     "no such folder": (("--model", "./nowhere"), "no such folder"),
     "no such embedded model": (("--model", "zoo:targt"), "zoo:"),
@@ -384,7 +385,7 @@ def test_doctor_finds_this_machine_ready(run):
     code, out, _ = run("doctor", "--json")
     said = json.loads(out)
     names = {check["name"] for check in said["checks"]}
-    assert {"python", "torch", "lock", "chromium", "cores", "bf16", "zoo:target"} <= names
+    assert {"python", "torch", "lock", "chromium", "cores", "bf16", "compiled pass", "zoo:target"} <= names
     assert code == 0, [c for c in said["checks"] if c["state"] == "failure"]
 
 

@@ -96,6 +96,18 @@ def check_devices() -> Iterator[Check]:
         yield Check("bf16", "fine", ", ".join(kinds))
     else:
         yield Check("bf16", "note", "no instructions for it found; float32 is usually faster here")
+    yield check_kernel()
+
+
+def check_kernel() -> Check:
+    """Whether passes on the CPU can run compiled."""
+    from workbench.models.native.build import Unavailable, kernel
+
+    try:
+        return Check("compiled pass", "fine", str(kernel()._name))
+    except Unavailable as problem:
+        fix = "install a C++ compiler, e.g. apt install g++; without one decoding is slower"
+        return Check("compiled pass", "note", str(problem), fix)
 
 
 def bf16_instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:

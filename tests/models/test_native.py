@@ -145,6 +145,17 @@ def test_hooks_and_replaced_modules_are_torchs(loaded):
     assert torch.equal(again, plain)
 
 
+def test_what_transformers_leaves_behind_is_no_reason_to_stay_slow(loaded):
+    model = loaded("llama").clone()
+    session = model.session()
+    plain = session.forward([5]).logits
+    model.network(torch.tensor([[5]]), output_hidden_states=True)
+    for _ in range(8):
+        again = session.forward([5]).logits
+    assert model.native.ready(1)
+    assert torch.equal(again, plain)
+
+
 def test_weights_are_narrow_only_where_nothing_is_lost(loaded):
     model = loaded("llama").clone()
     with torch.inference_mode():

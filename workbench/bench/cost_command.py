@@ -137,10 +137,10 @@ def as_text(report: CostReport, here: Hardware, elsewhere: list[dict], args) -> 
         "",
         "other hardware, predicted from data sheets with the acceptance above",
     ]
-    for row in elsewhere:
+    for found in elsewhere:
         lines.append(
-            f"  {row['target']:>6} on {row['hardware']:26} {row['nodes']:3} nodes, depth"
-            f" {row['depth']}: {row['speedup']:.2f} x plain (rows for free"
-            f" {row['rows_for_free']:.0f})"
+            f"  {found['target']:>6} on {found['hardware']:26} {found['nodes']:3} nodes, depth"
+            f" {found['depth']}: {found['speedup']:.2f} x plain (rows for free"
+            f" {found['rows_for_free']:.0f})"
         )
     return "\n".join(lines)

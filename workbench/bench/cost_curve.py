@@ -127,7 +127,7 @@ def measure_curve(
 
 def _some_tokens(model: Model, count: int) -> list[int]:
     """Any text of the model's vocabulary: what is said does not change what it costs."""
-    top = min(model.vocab_size, len(model.tokenizer))
+    top = model.known_tokens
     return [(7 + 31 * k) % top for k in range(count)]
 
 

@@ -15,9 +15,9 @@ from workbench.bench.cost_curve import CostCurve, RoundCost, measure_curve
 from workbench.core.best_tree import BestTree, best_for_cost, expected_emitted, rank_acceptance
 from workbench.core.decoding import Need
 from workbench.core.errors import BadInput
+from workbench.core.method import make_method
 from workbench.core.trace import Round
 from workbench.engine.run import Run, RunSettings
-from workbench.policies.fixed import Fixed
 
 SIZES = (0, 1, 2, 4, 8, 16, 32, 64)
 DEPTHS = (1, 2, 3, 4, 6, 8)
@@ -78,8 +78,10 @@ def cost_report(
     if not prompts or not sizes:
         raise BadInput("prompts and sizes: give at least one of each")
     verify = measure_curve(settings.model, progress=lambda s: progress(0.2 * s))
-    needs_draft = Need.DRAFT in settings.drafter.needs
-    draft = measure_curve(settings.draft_model, (1, 2, 4, 8, 16)) if needs_draft else None
+    assert verify is not None  # nobody stopped it
+    draft = None
+    if settings.draft_model is not None and Need.DRAFT in settings.drafter.needs:
+        draft = measure_curve(settings.draft_model, (1, 2, 4, 8, 16))
     taken: dict[tuple[int, int], list[Round]] = {size: [] for size in ((0, 0), *sizes)}
     for repeat in range(repeats):
         for place, prompt in enumerate(prompts):
@@ -104,10 +106,10 @@ def _rounds(settings: RunSettings, prompt: str, size: tuple[int, int], seed: int
         "record_top": 0,
     }
     if nodes:
-        width = 1 if settings.verifier.chains_only else Fixed().width
-        changes["policy"] = Fixed(depth=depth, nodes=nodes, width=width)
+        widths = {"width": 1} if settings.verifier.chains_only else {}
+        changes["policy"] = make_method("policy", "fixed", depth=depth, nodes=nodes, **widths)
     else:
-        changes |= {"drafter": "none", "policy": Fixed()}
+        changes |= {"drafter": "none", "policy": "fixed"}
     run = Run(settings.change(**changes))
     run.decoding.eos_ids = frozenset()
     return list(run.rounds())[1:]  # the first pays for what is set up

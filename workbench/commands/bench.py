@@ -15,17 +15,27 @@ Measure on this machine, with everything that is compared interleaved in one pro
   lossless  whether rules and runs emit the target's law, and which rule is broken
   arena     any grid of models, drafters, rules and lengths; goes on where it was cut off
   tune      the fastest drafter, tree and length for this machine and these prompts
-  cost      what passes cost here, the best tree for it, and other hardware, predicted"""
+  cost      what passes cost here, the best tree for it, and other hardware, predicted
+  performance  the speed targets, and what grows with what (docs/performance.md)"""
 EXAMPLES = (
     "workbench bench peers",
     "workbench bench arena --drafter token_recycling rest --set policy.depth=2,4,8",
     "workbench bench lossless",
     "workbench bench lossless --drafter draft_model --verifier rejection",
+    "workbench bench cost --drafter token_recycling",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from workbench.bench import arena_command, claims, cost_command, lossless, peers, tune_command
+    from workbench.bench import (
+        arena_command,
+        claims,
+        cost_command,
+        lossless,
+        peers,
+        performance,
+        tune_command,
+    )
 
     several = parser.add_subparsers(dest="measurement", metavar="MEASUREMENT", required=True)
     one = several.add_parser("peers", help="our decoding beside transformers' own")
@@ -46,6 +56,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one = several.add_parser("cost", help="cost of passes, predicted beside measured")
     cost_command.add_arguments(one)
     one.set_defaults(measure=cost_command.run)
+    one = several.add_parser("performance", help="speed targets and growth, as a page")
+    performance.add_arguments(one)
+    one.set_defaults(measure=_performance, libraries=("joblib", "plotly", "ipywidgets"))
+
+
+def _performance(args: argparse.Namespace) -> int:
+    from workbench.bench import performance
+
+    def labs(say, repeats: int) -> dict:
+        from widgets.growth import labs_table
+
+        say("labs")
+        return labs_table(repeats)
+
+    return performance.run(args, labs)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-new-tokens", type=int, default=128, metavar="N", help="at most (%(default)s)")
     add("--device", help="cpu, cuda, cuda:1 (CUDA where there is one)")
     add("--dtype", help="float32, bfloat16 or float16 (the checkpoint's own)")
+    add("--threads", metavar="N", help="CPU threads; auto measures what is fastest here")
     add("--trace", type=Path, metavar="FILE", help="save every round as JSON, for the lab to open")
     add("--json", action="store_true", help="print one JSON object")
 
@@ -190,8 +191,13 @@ class _ProgressLine:
 
 def run(args: argparse.Namespace) -> int:
     from workbench.engine.run import Run
+    from workbench.models.threads import set_threads
 
+    if args.threads not in (None, "auto"):
+        set_threads(args.threads)
     settings = build_settings(args)
+    if args.threads == "auto":
+        set_threads("auto", settings.model)
     decoding = Run(settings)
     line = _ProgressLine(settings.max_new_tokens)
     code = 0

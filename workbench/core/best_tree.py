@@ -1,9 +1,9 @@
 """The draft tree that keeps most tokens, given how often each choice of the draft is accepted.
 
 *Idea*: let a[k] be the chance that the k-th child of an accepted node is accepted, wherever that
-node stands. A tree then emits on average one token plus, over its nodes, the product of a[k] along the
-path to the node. The best tree of n nodes splits into its first child's best subtree and the rest,
-so a table over (nodes, depth) finds it.
+node stands. A tree then emits on average one token plus, over its nodes, the product of a[k] along
+the path to the node. The best tree of n nodes splits into its first child's best subtree and the
+rest, so a table over (nodes, depth) finds it.
 
 *Paper*: Chen et al., Sequoia: Scalable, Robust, and Hardware-aware Speculative Decoding, 2024,
 arXiv 2402.12374, section 3.1 (positional acceptance, dynamic programme) and 3.3 (size by hardware).

@@ -109,7 +109,11 @@ def draw_one(law: Float[torch.Tensor, "v"], uniform: float) -> int:
     """:func:`draw` for one law and one number; what it gives is the same, sooner on the CPU."""
     if law.device.type != "cpu":
         return int(draw(law, law.new_tensor(uniform, dtype=torch.float64)))
-    cumulative = np.cumsum(law.numpy(), dtype=np.float64)
+    numbers = law.numpy()
+    likeliest = int(numbers.argmax())
+    if numbers[likeliest] == 1:  # certain, as greedy laws are; the rest is rounding at most
+        return likeliest
+    cumulative = np.cumsum(numbers, dtype=np.float64)
     total = cumulative[-1]
     level = min(uniform * total, np.nextafter(total, 0.0))
     return int(np.searchsorted(cumulative, level, side="right"))

@@ -38,7 +38,8 @@ def top_of(laws: torch.Tensor, count: int) -> list[Top]:
 
 def entropy_bits(laws: torch.Tensor) -> list[float]:
     """Entropy of each law ``[rows v]`` in bits: 0 where one token is certain."""
-    if bool((laws.amax(-1) == 1).all()):  # one-hot, as every greedy law is
+    likeliest = laws.numpy().max(-1) if laws.device.type == "cpu" else laws.amax(-1)
+    if (likeliest == 1).all():  # one-hot, as every greedy law is
         return [0.0] * len(laws)
     return (torch.special.entr(laws).sum(-1) / math.log(2)).tolist()
 

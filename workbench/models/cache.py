@@ -7,6 +7,7 @@ buffers to the fast walk, which writes into them directly.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
@@ -83,6 +84,18 @@ class PreallocatedLayer(DynamicLayer):
             self.value_store[:, :, start:end] = self.value_store.index_select(2, source)
 
 
+class StoreAddresses(Protocol):
+    """Where the stores of a cache lie in memory, for code that copies there without torch."""
+
+    def hold(self, cache: KeyValueCache) -> bool:
+        """Whether the stores are still there."""
+        ...
+
+    def move(self, start: int, sources: list[int]) -> None:
+        """Copy the slots ``sources``, which rise, to ``start`` onwards in every layer."""
+        ...
+
+
 class KeyValueCache(Cache):
     """All layers of one session.
 
@@ -101,7 +114,7 @@ class KeyValueCache(Cache):
         with torch.inference_mode():
             for layer, (keys, values) in zip(self.layers, front, strict=False):
                 layer.update(keys, values)
-        self.addresses: tuple | None = None  # of the stores, as the compiled pass found them
+        self.addresses: StoreAddresses | None = None  # set by the compiled pass
 
     def set_length(self, length: int) -> None:
         """Forget everything after the first ``length`` tokens (nothing is moved)."""
@@ -125,9 +138,15 @@ class KeyValueCache(Cache):
     def keep(self, length: int, rows: list[int]) -> None:
         """Compact: after the first ``length`` tokens keep only the given rows of what follows."""
         if rows != list(range(len(rows))):
-            device = next((x.device for x in self.layers if x.key_store is not None), None)
             start = self.front_tokens + length
-            source = torch.tensor([start + row for row in rows], device=device)
-            for layer in self.layers:
-                layer.move(source, start)
+            self._move(start, [start + row for row in rows])
         self.set_length(length + len(rows))
+
+    def _move(self, start: int, sources: list[int]) -> None:
+        if self.addresses is not None and self.addresses.hold(self) and sources == sorted(sources):
+            self.addresses.move(start, sources)
+            return
+        device = next((x.device for x in self.layers if x.key_store is not None), None)
+        source = torch.tensor(sources, device=device)
+        for layer in self.layers:
+            layer.move(source, start)

@@ -98,6 +98,11 @@ class Model:
         return self.network.get_output_embeddings().weight.shape[0]
 
     @property
+    def known_tokens(self) -> int:
+        """Token ids that both the logits and the tokenizer know."""
+        return min(self.vocab_size, len(self.tokenizer))
+
+    @property
     def layer_count(self) -> int:
         config = self.network.config.get_text_config()
         return config.num_hidden_layers

@@ -41,7 +41,7 @@ def pass_ms(
     threads is the same afterwards as before.
     """
     session = model.session()
-    top = min(model.vocab_size, len(model.tokenizer))
+    top = model.known_tokens
     session.sync([k % top for k in range(min(_PREFIX_TOKENS, model.context_tokens // 4))])
     before = torch.get_num_threads()
     spent: dict[int, list[float]] = {count: [] for count in counts}
@@ -73,7 +73,7 @@ def set_threads(wanted: str | int, model: Model | None = None) -> int:
         if model is None or model.torch_device.type != "cpu":
             return torch.get_num_threads()
         spent = pass_ms(model, candidates(cores))
-        count = min(spent, key=spent.get)
+        count = min(spent, key=lambda c: spent[c])
     else:
         try:
             count = int(wanted)

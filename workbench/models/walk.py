@@ -137,6 +137,8 @@ class FusedWalk:
             sin = sin.clone()
             sin[..., : sin.shape[-1] // 2].neg_()
             self._tables = tables = cos[0, :, None], sin[0, :, None]
+        if len(rows.ids) == 1 and rows.mask is None:  # a view is sooner had than a gather
+            return tables[0][rows.past : end], tables[1][rows.past : end]
         return tables[0][rows.positions], tables[1][rows.positions]
 
     def __call__(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from jaxtyping import Float
 
@@ -37,10 +39,10 @@ class ExactMatch:
         above = torch.tensor([row + 1 for row in tree.parent], dtype=torch.long, device=p.device)
         tokens = tree.tokens.tolist()
         children = distinct_children(tree, tokens)
-        usable = torch.zeros(len(tree), dtype=p.dtype)
-        for row in children:
-            usable[list(row)] = 1
-        accept = p[above, tree.tokens].cpu() * usable
+        usable = [0.0] * len(tree)
+        for child in itertools.chain.from_iterable(children):
+            usable[child] = 1.0
+        accept = p[above, tree.tokens].cpu() * torch.tensor(usable, dtype=p.dtype)
 
         def bonus(row: int) -> torch.Tensor:
             if not children[row]:

@@ -54,12 +54,12 @@ class Layer(ctypes.Structure):
 
 
 class Store(ctypes.Structure):
-    """Where one layer's keys and values lie."""
+    """Where one layer's keys and values lie, and their shape."""
 
     _fields_ = [
         ("keys", ctypes.c_void_p),
         ("values", ctypes.c_void_p),
-        ("capacity", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("capacity", "heads", "size")),
     ]
 
 
@@ -102,6 +102,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         ("wb_digest", (pointer, whole), ctypes.c_uint64),
         ("wb_layers", (pointer, pointer, pointer, whole, whole, whole, whole, pointer), None),
         ("wb_norm", (pointer, real, whole, whole, pointer, pointer), None),
+        ("wb_move", (pointer, whole, whole, pointer, whole), None),
         ("wb_multiply", (pointer, pointer, whole, whole, pointer), None),
     ):
         function = getattr(library, name)

@@ -12,14 +12,15 @@
 
 namespace {
 
-// A panel is 16 lanes: as many registers as the processor needs for them.
+// A panel is 16 lanes: as many registers as the processor needs for them. BLOCK: rows whose sums stay
+// in registers; fewer where widening needs some of them too.
 constexpr int LANES = 16;
 #if defined(__AVX512F__)
-constexpr int WIDTH = 16, BLOCK = 12;  // BLOCK: rows whose sums stay in registers
+constexpr int WIDTH = 16, BLOCK = 12, NARROW_BLOCK = 12;
 #elif defined(__AVX__)
-constexpr int WIDTH = 8, BLOCK = 6;
+constexpr int WIDTH = 8, BLOCK = 6, NARROW_BLOCK = 5;
 #else
-constexpr int WIDTH = 4, BLOCK = 4;
+constexpr int WIDTH = 4, BLOCK = 4, NARROW_BLOCK = 4;
 #endif
 constexpr int PARTS = LANES / WIDTH;
 typedef float Vec __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
@@ -28,8 +29,33 @@ typedef uint32_t Bits __attribute__((vector_size(WIDTH * 4), aligned(4), may_ali
 typedef uint16_t Half __attribute__((vector_size(WIDTH * 2), aligned(2), may_alias));
 
 inline Vec load(const float* from) { return *reinterpret_cast<const Vec*>(from); }
-inline Vec load(const uint16_t* from) {
-  return (Vec)(__builtin_convertvector(*reinterpret_cast<const Half*>(from), Bits) << 16);
+
+// The 16 lanes of one input of a panel.
+inline void lanes_of(const float* from, Vec* to) {
+#pragma GCC unroll 4
+  for (int k = 0; k < PARTS; ++k) to[k] = load(from + k * WIDTH);
+}
+// Two bfloat16 share a word, lane j its upper and lane j + 8 its lower half, so that masking and
+// shifting widen them; where 16 lanes are one register, they lie in order.
+inline void lanes_of(const uint16_t* from, Vec* to) {
+#if defined(__AVX512F__)
+  to[0] = (Vec)(__builtin_convertvector(*reinterpret_cast<const Half*>(from), Bits) << 16);
+#else
+#pragma GCC unroll 2
+  for (int k = 0; k < PARTS / 2; ++k) {
+    const Bits words = *reinterpret_cast<const Bits*>(from + 2 * k * WIDTH);
+    to[k] = (Vec)(words & 0xffff0000u);
+    to[k + PARTS / 2] = (Vec)(words << 16);
+  }
+#endif
+}
+// Where lane k stands among the 16 halves of an input.
+inline int place_of(int lane) {
+#if defined(__AVX512F__)
+  return lane;
+#else
+  return lane < LANES / 2 ? 2 * lane + 1 : 2 * (lane - LANES / 2);
+#endif
 }
 inline void store(float* to, Vec value) { *reinterpret_cast<Vec*>(to) = value; }
 inline Vec all(float value) { return value - Vec{}; }
@@ -76,7 +102,7 @@ struct Layer {
 
 struct Store {                       // keys and values [kv_heads capacity size] of one layer
   float *keys, *values;
-  int64_t capacity;
+  int64_t capacity, heads, size;
 };
 
 struct Rows {
@@ -96,17 +122,18 @@ void panel(const W* w, const float* x, int64_t ld, int64_t inputs, float* out) {
 #pragma GCC unroll 2
     for (int c = 0; c < CHAINS; ++c) {
       Vec a[PARTS];
-#pragma GCC unroll 4
-      for (int k = 0; k < PARTS; ++k) a[k] = load(w + (i + c) * LANES + k * WIDTH);
+      lanes_of(w + (i + c) * LANES, a);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
         for (int k = 0; k < PARTS; ++k) sums[c][r][k] += a[k] * x[r * ld + i + c];
     }
-  for (; i < inputs; ++i)
+  for (; i < inputs; ++i) {
+    Vec a[PARTS];
+    lanes_of(w + i * LANES, a);
     for (int r = 0; r < R; ++r)
-      for (int k = 0; k < PARTS; ++k)
-        sums[0][r][k] += load(w + i * LANES + k * WIDTH) * x[r * ld + i];
+      for (int k = 0; k < PARTS; ++k) sums[0][r][k] += a[k] * x[r * ld + i];
+  }
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
@@ -143,13 +170,14 @@ void product(const Matrix& m, const float* x, int64_t ld, int64_t n, float* out,
   const int64_t count = (m.outputs + LANES - 1) / LANES;
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
   for (int64_t p = 0; p < count; ++p) {
+    constexpr int64_t MOST = sizeof(W) == 2 ? NARROW_BLOCK : BLOCK;
     const W* w = panels + p * m.inputs * LANES;
     const int64_t from = p * LANES;
     const int64_t lanes = m.outputs - from < LANES ? m.outputs - from : LANES;
     float sums[BLOCK * LANES];
     for (int64_t row = 0; row < n;) {
-      // 16 rows go 6 + 5 + 5 and not 6 + 6 + 4: even blocks keep the pipes full.
-      int64_t left = n - row, blocks = (left + BLOCK - 1) / BLOCK;
+      // 16 rows go 4 + 4 + 4 + 4 and not 5 + 5 + 5 + 1: even blocks keep the pipes full.
+      int64_t left = n - row, blocks = (left + MOST - 1) / MOST;
       int rows = static_cast<int>((left + blocks - 1) / blocks);
       block(rows, w, x + row * ld, ld, m.inputs, sums);
       for (int r = 0; r < rows; ++r, ++row) {
@@ -366,14 +394,15 @@ extern "C" {
 void wb_pack(const float* weights, int64_t outputs, int64_t inputs, int64_t narrow, void* panels) {
   for (int64_t o = 0; o < (outputs + LANES - 1) / LANES * LANES; ++o)
     for (int64_t i = 0; i < inputs; ++i) {
-      const int64_t at = ((o / LANES) * inputs + i) * LANES + o % LANES;
+      const int64_t at = ((o / LANES) * inputs + i) * LANES;
+      const int lane = static_cast<int>(o % LANES);
       const float value = o < outputs ? weights[o * inputs + i] : 0.0f;
       uint32_t bits;
       std::memcpy(&bits, &value, sizeof bits);
       if (narrow)
-        static_cast<uint16_t*>(panels)[at] = static_cast<uint16_t>(bits >> 16);
+        static_cast<uint16_t*>(panels)[at + place_of(lane)] = static_cast<uint16_t>(bits >> 16);
       else
-        static_cast<float*>(panels)[at] = value;
+        static_cast<float*>(panels)[at + lane] = value;
     }
 }
 
@@ -411,6 +440,20 @@ void wb_layers(const Layer* layers, const Store* stores, const Rows* rows, int64
 
 void wb_norm(const float* weight, double eps, int64_t n, int64_t d, const float* x, float* out) {
   normed(x, weight, n, d, eps, out);
+}
+
+// Copy stored rows to start, start + 1, ...; sources rise, so that none is overwritten too soon.
+void wb_move(const Store* stores, int64_t layers, int64_t start, const int64_t* sources,
+             int64_t count) {
+  for (int64_t l = 0; l < layers; ++l)
+    for (int64_t h = 0; h < stores[l].heads; ++h)
+      for (float* rows : {stores[l].keys, stores[l].values}) {
+        const int64_t size = stores[l].size;
+        rows += h * stores[l].capacity * size;
+        for (int64_t k = 0; k < count; ++k)
+          if (sources[k] != start + k)
+            std::memcpy(rows + (start + k) * size, rows + sources[k] * size, size * sizeof(float));
+      }
 }
 
 void wb_multiply(const Matrix* m, const float* x, int64_t n, int64_t threads, float* out) {

@@ -6,6 +6,7 @@ import ctypes
 import os
 from collections.abc import Iterator
 from operator import attrgetter, getitem, is_
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ _PANEL = 16
 _DIGESTED = 1 << 20
 _SLICES = 64
 _VERSION = attrgetter("_version")
+# transformers leaves these on a model once it was asked for hidden states; they do nothing else.
+_RESTING = "transformers.utils.output_capturing"
 
 
 class Packed:
@@ -40,6 +43,7 @@ class Packed:
         self._weights: tuple[list[dict], list[str], list[torch.Tensor]] = ([], [], [])
         self._versions: list[int] = []
         self._hooks: list[dict] = []
+        self._hook_counts: list[int] = []
         self.bytes = 0
         self.layers = (Layer * len(anatomy.layers))()
         for place, layer in enumerate(anatomy.layers):
@@ -54,7 +58,7 @@ class Packed:
 
     # -- what is packed ---------------------------------------------------------------------------
 
-    def _fill(self, to: Layer, layer: nn.Module) -> None:
+    def _fill(self, to: Layer, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         for name in ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm"):
             self._watch_child(layer, name)
@@ -73,7 +77,7 @@ class Packed:
             to.norm_k, _ = self._norm(self._watch_child(attention, "k_norm"))
         self._fill_mlp(to, mlp)
 
-    def _fill_mlp(self, to: Layer, mlp: nn.Module) -> None:
+    def _fill_mlp(self, to: Layer, mlp: Any) -> None:
         names = ("gate_proj", "up_proj", "down_proj")
         if not all(isinstance(getattr(mlp, name, None), nn.Module) for name in names):
             return  # a mixture: its experts stay with torch, the attention is compiled
@@ -88,7 +92,7 @@ class Packed:
         """Whether the MLP of a layer is packed too."""
         return self.layers[index].inner > 0
 
-    def _child(self, parent: nn.Module, name: str) -> nn.Linear:
+    def _child(self, parent: Any, name: str) -> nn.Linear:
         return self._linear(self._watch_child(parent, name))
 
     def _linear(self, module: nn.Module) -> nn.Linear:
@@ -96,7 +100,7 @@ class Packed:
             raise Unavailable(f"{type(module).__name__} is no plain linear map")
         return module
 
-    def _norm(self, module: nn.Module) -> tuple[int, float]:
+    def _norm(self, module: Any) -> tuple[int, float]:
         weight = module.weight
         if weight.dtype != torch.float32 or not weight.is_contiguous():
             raise Unavailable("a norm is not in float32")
@@ -127,33 +131,31 @@ class Packed:
 
     # -- whether it is still so -------------------------------------------------------------------
 
-    def _watch_child(self, parent: nn.Module, name: str) -> nn.Module:
+    def _watch_child(self, parent: Any, name: str) -> Any:
         """Note that this module stands here, and what may change about it."""
         module = parent._modules[name]
-        for column, value in zip(self._modules, (parent._modules, name, module), strict=True):
-            column.append(value)
+        _append(self._modules, (parent._modules, name, module))
         self._watch(module)
         return module
 
     def _watch(self, module: nn.Module) -> None:
         if "forward" in module.__dict__:
             raise Unavailable(f"{type(module).__name__}.forward has been replaced")
-        hooks = [module._forward_hooks, module._forward_pre_hooks]
-        if any(hooks):
-            raise Unavailable(f"a hook watches {type(module).__name__}")
-        self._hooks += hooks
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            if any(getattr(hook, "__module__", "") != _RESTING for hook in hooks.values()):
+                raise Unavailable(f"a hook watches {type(module).__name__}")
+            self._hooks.append(hooks)
+            self._hook_counts.append(len(hooks))
         for name, weight in module._parameters.items():
             if weight is not None:
-                row = (module._parameters, name, weight)
-                for column, value in zip(self._weights, row, strict=True):
-                    column.append(value)
+                _append(self._weights, (module._parameters, name, weight))
                 self._versions.append(weight._version)
 
     def current(self) -> bool:
         """Whether modules, hooks and the version counters of all weights are as they were."""
         return (
-            not any(self._hooks)
-            and all(map(is_, map(getitem, *self._modules[:2]), self._modules[2]))
+            list(map(len, self._hooks)) == self._hook_counts
+            and list(map(getitem, *self._modules[:2])) == self._modules[2]
             and all(map(is_, map(getitem, *self._weights[:2]), self._weights[2]))
             and list(map(_VERSION, self._weights[2])) == self._versions
         )
@@ -182,6 +184,11 @@ class Packed:
             if id(weight) not in seen:
                 seen.add(id(weight))
                 yield weight.detach().contiguous().view(-1)
+
+
+def _append(columns: tuple[list, ...], row: tuple) -> None:
+    for column, value in zip(columns, row, strict=True):
+        column.append(value)
 
 
 def _check_room(anatomy: Anatomy) -> None:

@@ -81,7 +81,8 @@ class NativeWalk(FusedWalk):
         """As the fused walk; call it only when :meth:`ready`."""
         hidden = self._embedded(rows.ids) if stream is None else stream.clone()
         cos, sin = self._rotary(hidden, rows)
-        stores, past = _stores(cache, self._packed)
+        assert self._packed is not None  # ready() said so
+        stores, past = Addresses.of(cache, self._packed).table, cache.layers[0].length
         mask = None if rows.mask is None else rows.mask.contiguous()
         block = RowBlock(
             rows.ids.shape[0],
@@ -177,21 +178,36 @@ class _Step(NamedTuple):
     feed: bool = False
 
 
-def _stores(cache: KeyValueCache, packed: Packed) -> tuple[ctypes.Array, int]:
-    """Where the cache's keys and values lie, allocated if need be, and how many are stored."""
-    known = cache.addresses
-    if known is None or any(
-        layer.key_store is not key or layer.value_store is not value
-        for layer, (key, value) in zip(cache.layers, known[1], strict=True)
-    ):
-        held = []
+class Addresses:
+    """Where the keys and values of one session's cache lie, as the kernel wants to know it."""
+
+    def __init__(self, cache: KeyValueCache, packed: Packed):
+        self._held = []
         for layer, shape in zip(cache.layers, packed.layers, strict=True):
             if layer.key_store is None:
                 empty = torch.empty(1, shape.kv_heads, 0, shape.size)
                 layer.allocate(empty, empty)
-            held.append((layer.key_store, layer.value_store))
-        table = (Store * len(held))(
-            *(Store(k.data_ptr(), v.data_ptr(), k.shape[2]) for k, v in held)
+            self._held.append((layer.key_store, layer.value_store))
+        self.table = (Store * len(self._held))(
+            *(Store(k.data_ptr(), v.data_ptr(), k.shape[2], *k.shape[1::2]) for k, v in self._held)
         )
-        known = cache.addresses = (table, held)
-    return known[0], cache.layers[0].length
+
+    @staticmethod
+    def of(cache: KeyValueCache, packed: Packed) -> Addresses:
+        """Those known already, or looked up anew where the cache has moved."""
+        known = cache.addresses
+        if not isinstance(known, Addresses) or not known.hold(cache):
+            known = cache.addresses = Addresses(cache, packed)
+        return known
+
+    def hold(self, cache: KeyValueCache) -> bool:
+        """Whether the cache is still there."""
+        return all(
+            layer.key_store is key and layer.value_store is value
+            for layer, (key, value) in zip(cache.layers, self._held, strict=True)
+        )
+
+    def move(self, start: int, sources: list[int]) -> None:
+        """Copy the slots ``sources``, which rise, to ``start`` onwards in every layer."""
+        array = (ctypes.c_int64 * len(sources))(*sources)
+        kernel().wb_move(address(self.table), len(self.table), start, address(array), len(array))
