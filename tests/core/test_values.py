@@ -8,7 +8,7 @@ import torch
 
 from workbench.core.errors import BadInput, BadKnob, UnknownMethod
 from workbench.core.method import find_method, make_method
-from workbench.core.sampling import Sampling, draw
+from workbench.core.sampling import Sampling, draw, draw_one
 from workbench.core.tree import DraftTree, shape_of
 from workbench.testing import oracles
 
@@ -95,6 +95,18 @@ def test_draw_never_gives_an_impossible_token():
     law = torch.tensor([0.0, 0.25, 0.0, 0.75, 0.0])
     edges = torch.tensor([0.0, 0.24999, 0.25, 1 - 2**-53], dtype=torch.float64)
     assert draw(law.expand(4, -1), edges).tolist() == [1, 1, 3, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_draw_is_the_same_draw(dtype):
+    generator = torch.Generator().manual_seed(5)
+    for width in (1, 2, 7, 300):
+        law = torch.rand(width, generator=generator, dtype=dtype) ** 4
+        law[torch.rand(width, generator=generator) < 0.3] = 0
+        law = law / law.sum() if law.sum() > 0 else torch.ones(width, dtype=dtype) / width
+        uniforms = [0.0, 1 - 2**-53, *torch.rand(40, generator=generator).tolist()]
+        wanted = [int(draw(law, torch.tensor(u, dtype=torch.float64))) for u in uniforms]
+        assert [draw_one(law, u) for u in uniforms] == wanted
 
 
 def test_draws_follow_the_law():
