@@ -8,6 +8,7 @@ Example:
     >>> widgets.AdapterLab()                       # adapters, trained and weighed  # doctest: +SKIP
     >>> widgets.PruningLab()                       # masks, painted or computed  # doctest: +SKIP
     >>> widgets.ExpertLab("zoo:moe")               # who goes to which expert    # doctest: +SKIP
+    >>> widgets.Arena()                            # methods compared, tuned      # doctest: +SKIP
     >>> widgets.show("run.json")                   # a saved trace, no model      # doctest: +SKIP
 
 In a notebook, ``%load_ext widgets`` adds the ``%%speculate`` cell magic.
@@ -20,6 +21,7 @@ from typing import Any
 
 _HOMES = {
     "AdapterLab": "widgets.labs.adapters.lab",
+    "Arena": "widgets.labs.arena.lab",
     "DecodeLab": "widgets.labs.decode.lab",
     "ExpertLab": "widgets.labs.experts.lab",
     "PruningLab": "widgets.labs.pruning.lab",
@@ -27,7 +29,16 @@ _HOMES = {
     "WhatIf": "widgets.labs.what_if.lab",
     "show": "widgets.labs.decode.lab",
 }
-__all__ = ["AdapterLab", "DecodeLab", "ExpertLab", "PruningLab", "VerifierLab", "WhatIf", "show"]
+__all__ = [
+    "AdapterLab",
+    "Arena",
+    "DecodeLab",
+    "ExpertLab",
+    "PruningLab",
+    "VerifierLab",
+    "WhatIf",
+    "show",
+]
 
 
 def __getattr__(name: str) -> Any:

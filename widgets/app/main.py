@@ -71,6 +71,15 @@ def experts_page() -> pn.Template:
     return _board(lab, "/experts")
 
 
+def arena_page() -> pn.Template:
+    """A fresh arena; ``?folder=DIR&targets=M&draft=M`` fills its form."""
+    from widgets.labs.arena.controller import ArenaLab
+
+    asked = {name: _asked(name, "") for name in ("folder", "targets", "draft")}
+    lab = ArenaLab(**{name: value for name, value in asked.items() if value})
+    return _board(lab, "/arena")
+
+
 def _asked(name: str, default: str) -> str:
     """A value of the page's address."""
     given = (pn.state.session_args or {}).get(name)
@@ -107,6 +116,7 @@ def serve(port: int = 5006, address: str = "127.0.0.1", show: bool = False) -> N
             "adapters": adapters_page,
             "pruning": pruning_page,
             "experts": experts_page,
+            "arena": arena_page,
         },
         port=port,
         address=address,

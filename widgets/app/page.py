@@ -89,6 +89,7 @@ PAGES = {
     "/adapters": "Adapters",
     "/pruning": "Pruning",
     "/experts": "Experts",
+    "/arena": "Arena",
 }
 
 BOARD = """

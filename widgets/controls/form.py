@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from workbench.core.errors import BadKnob, closest
 from workbench.core.method import Knob, MethodCard
 
-Control = Literal["slider", "number", "switch", "choice", "line"]
+Control = Literal["slider", "number", "switch", "choice", "line", "many"]
 SLIDER_STOPS = 400  # more positions than this cannot be hit with a mouse: a number box instead
 BESIDE_LETTERS = 9  # of a choice that can be read in the half column beside its name
 
@@ -85,6 +86,32 @@ class Field:
         return self.knob.check(value, self.owner)
 
 
+@dataclass(frozen=True)
+class Many(Field):
+    """A row that takes several of the knob's choices; its value is a tuple in their given order."""
+
+    @property
+    def control(self) -> Control:
+        return "many"
+
+    def show(self, value: Any) -> str:
+        return ", ".join(map(str, value))
+
+    def check(self, value: Any) -> Any:
+        """The choices, each once, or ``BadKnob`` naming the one that is not there."""
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, (list, tuple)) or not given:
+            raise BadKnob(f"{self.title}={value!r}: choose at least one")
+        known = [str(choice) for choice in self.knob.options or ()]
+        for one in given:
+            if one not in known:
+                raise BadKnob(
+                    f"{self.title}={one!r} is not known.{closest(str(one), known)}"
+                    f" There are {', '.join(known)}"
+                )
+        return tuple(dict.fromkeys(given))
+
+
 def fields_of(card: MethodCard) -> tuple[Field, ...]:
     """The form of one method, in the order of its dataclass."""
     return tuple(
@@ -105,5 +132,7 @@ def option_labels(field: Field, titles: dict[Any, str]) -> dict[str, Any]:
 
 def is_stacked(field: Field, titles: dict[Any, str]) -> bool:
     """Whether a choice stands under its name, as its words would be cut off beside it."""
+    if field.control == "many":
+        return True
     labels = option_labels(field, titles)
     return field.control == "choice" and max(map(len, labels), default=0) > BESIDE_LETTERS

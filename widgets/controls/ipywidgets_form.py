@@ -38,6 +38,7 @@ class Row:
             self.widget.add_class("dw-stacked")
 
     def put(self, value: Any) -> None:
+        value = list(value) if self.field.control == "many" else value
         if self.control.value != value:
             self.control.value = value
         self._say(value)
@@ -66,6 +67,11 @@ class Row:
         if kind == "choice":
             options = list(option_labels(field, self._titles).items())
             return ipw.Dropdown(options=options, value=value, layout=layout)
+        if kind == "many":
+            known = list(field.knob.options or ())
+            return ipw.TagsInput(
+                value=list(value), allowed_tags=known, allow_duplicates=False, layout=layout
+            )
         if kind == "switch":
             return ipw.Checkbox(value=value, indent=False, layout=layout)
         if kind == "line":

@@ -38,6 +38,28 @@ label:has(> input[type="checkbox"]) { position: static; clip-path: none; width: 
 .noUi-handle::before, .noUi-handle::after { display: none; }
 .noUi-handle:focus-visible { outline: 2px solid var(--dw-accent); outline-offset: 2px; }
 """
+MANY_CSS = """
+:host { white-space: normal; }
+.choices { margin: 0; overflow: visible; }
+.choices__inner { display: flex; flex-wrap: wrap; min-height: 27px; padding: 2px 3px 0; border-
+  radius: 6px; font-size: 13px;
+  background: var(--dw-paper) !important; border: 1px solid var(--dw-edge) !important; }
+.choices__list--multiple .choices__item { background: var(--dw-surface) !important;
+  color: var(--dw-text) !important; border: 1px solid var(--dw-edge) !important;
+  border-radius: 5px; font-size: 12px; padding: 0 5px; margin: 0 3px 3px 0; }
+.choices__list--multiple .choices__item .choices__button { filter: invert(.5) grayscale(1);
+  border-left-color: var(--dw-edge) !important; margin-left: 4px; padding-left: 14px;
+  position: relative; }
+.choices__input { width: 40px !important; min-width: 40px !important; background: transparent
+  !important; color: var(--dw-text) !important;
+  font-size: 12px; margin: 0 0 2px; padding: 1px 2px; }
+.choices__list--dropdown, .choices__list[aria-expanded] { background: var(--dw-paper) !important;
+  color: var(--dw-text); border-color: var(--dw-edge) !important; z-index: 9; }
+.choices__list--dropdown .choices__item { padding: 3px 8px !important; font-size: 13px;
+  color: var(--dw-text) !important; background: var(--dw-paper) !important; }
+.choices__list--dropdown .choices__item.is-highlighted { color: var(--dw-text) !important;
+  background: var(--dw-surface) !important; }
+"""
 LABEL_CSS = """
 :host { font: 13px/1.4 var(--dw-sans); color: var(--dw-text); }
 .dw-label { color: var(--dw-muted); white-space: nowrap; overflow: hidden; display: block;
@@ -68,6 +90,8 @@ class Row:
         field, look = self.field, {"margin": 0, "sizing_mode": "stretch_width"}
         if is_stacked(field, self._titles):
             label = pn.pane.HTML(label_html(field), **{**LABEL_LOOK, "align": "start"})
+            if field.control == "many":  # grows with what is chosen
+                return pn.Column(label, self.control, styles={"gap": "2px"}, **look)
             return pn.Column(label, self.control, height=STACKED_PX, styles={"gap": "2px"}, **look)
         shown = [self.control] + ([self.readout] if field.control == "slider" else [])
         if field.control != "switch":  # a checkbox says its name itself
@@ -75,6 +99,7 @@ class Row:
         return pn.Row(*shown, height=ROW_PX, styles={"gap": "6px"}, **look)
 
     def put(self, value: Any) -> None:
+        value = list(value) if self.field.control == "many" else value
         if self.control.value != value:
             self.control.value = value
         self._say(value)
@@ -114,6 +139,11 @@ class Row:
         if kind == "choice":
             return pn.widgets.Select(
                 options=option_labels(field, self._titles), value=value, **look
+            )
+        if kind == "many":
+            look["stylesheets"] = [ROW_CSS, MANY_CSS]
+            return pn.widgets.MultiChoice(
+                options=list(field.knob.options or ()), value=list(value), **look
             )
         if kind == "switch":
             return pn.widgets.Checkbox(value=value, **look)

@@ -26,6 +26,7 @@ _BETWEEN = re.compile(r", (?![^(]*\))")  # parts of a label, not the knobs of on
 def names(table: Sequence[Row]) -> dict[str, str]:
     """A short name of each cell: parts that all share are left out, so that what differs shows."""
     split = {row["cell"]: _BETWEEN.split(row["label"]) for row in table}
+    _leave_out_shared_names(split)
     drafted = [words for words in split.values() if len(words) > 1]
     shared = set.intersection(*map(set, drafted)) if len(drafted) > 1 else set()
     heads = [f for f in ("target", "temperature") if len({row[f] for row in table}) > 1]
@@ -36,6 +37,19 @@ def names(table: Sequence[Row]) -> dict[str, str]:
         where = [f"T {row[f]:g}" if f == "temperature" else row[f] for f in heads]
         found[row["cell"]] = " · ".join([", ".join(kept), *where])
     return found
+
+
+def _leave_out_shared_names(split: dict[str, list[str]]) -> None:
+    """``fixed(depth=2)`` and ``fixed(depth=4)`` become ``depth=2`` and ``depth=4``."""
+    drafted = [words for words in split.values() if len(words) > 1]
+    for place in range(1, min(map(len, drafted), default=0)):  # the drafter keeps its name
+        said = [words[place] for words in drafted]
+        if len({one.partition("(")[0] for one in said}) > 1:
+            continue
+        knobs = [one.partition("(")[2].removesuffix(")").split(", ") for one in said]
+        shared = set.intersection(*map(set, knobs))
+        for words, mine in zip(drafted, knobs, strict=True):
+            words[place] = ", ".join(knob for knob in mine if knob not in shared) or words[place]
 
 
 def ranking(table: Sequence[Row]) -> RankedBars:

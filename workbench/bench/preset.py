@@ -68,9 +68,20 @@ def open_preset(path: str | Path) -> Preset:
     """
     where = f"preset={str(path)!r}"
     try:
-        told = json.loads(Path(path).read_bytes())
+        data = Path(path).read_bytes()
     except OSError as error:
         raise BadInput(f"{where} cannot be read ({error.strerror})") from None
+    return read_preset(data, where)
+
+
+def read_preset(data: bytes, where: str) -> Preset:
+    """The preset in a file's bytes; ``where`` names the file in errors.
+
+    Raises:
+        BadInput: they hold no preset of this version.
+    """
+    try:
+        told = json.loads(data)
     except ValueError:
         raise BadInput(f"{where} is not JSON; was it written by `workbench bench tune`?") from None
     try:

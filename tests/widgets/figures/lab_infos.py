@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from widgets.figures import (
+    cost_curves,
     curves,
     expert_flow,
     heat,
     layer_bars,
     pareto,
+    predicted_measured,
     ranked_bars,
     routing_grid,
     search_history,
@@ -102,7 +104,28 @@ def some_trials(count: int) -> search_history.SearchHistory:
     return search_history.SearchHistory("The search", "x plain", trials)
 
 
+def some_costs(count: int, sizes: int) -> cost_curves.CostCurves:
+    rows = tuple(float(2**n) for n in range(sizes))
+    passes = tuple(
+        cost_curves.PassCost(f"zoo:target, {64 * (n + 1)} stored", rows,
+                             tuple(2.0 + n + r / 8 for r in rows))
+        for n in range(count)
+    )  # fmt: skip
+    return cost_curves.CostCurves("What a pass costs", passes, count == 2, (2.0, 3.0), "a note")
+
+
+def some_pairs(count: int) -> predicted_measured.PredictedMeasured:
+    pairs = tuple(
+        predicted_measured.Pair(f"{n}×{1 + n // 4}", 1.6 - n / max(1, count),
+                                None if n % 5 == 4 else 1.4 - n / max(1, count))
+        for n in range(count)
+    )  # fmt: skip
+    return predicted_measured.PredictedMeasured("Speed-up by size", "x plain", pairs, 1.0, "note")
+
+
 CASES = {
+    "cost_curves": (cost_curves, [some_costs(0, 0), some_costs(1, 1), some_costs(6, 12)]),
+    "predicted_measured": (predicted_measured, [some_pairs(0), some_pairs(1), some_pairs(60)]),
     "curves": (curves, [some_curves(0, 0), some_curves(1, 1), some_curves(6, 400)]),
     "spectrum": (spectrum, [spectrum.Spectrum("Singular values", lines(n, m)) for n, m in
                             ((0, 0), (1, 1), (3, 512))]),
@@ -116,6 +139,8 @@ CASES = {
     "search_history": (search_history, [some_trials(0), some_trials(1), some_trials(300)]),
 }  # fmt: skip
 USUAL = {
+    "cost_curves": (cost_curves, some_costs(2, 8)),
+    "predicted_measured": (predicted_measured, some_pairs(5)),
     "curves": (curves, some_curves(5, 10)),
     "curves with a long heading": (
         curves,

@@ -98,5 +98,5 @@ def test_from_tables_to_pictures():
 def test_names_leave_out_what_all_share():
     labels = ("rest, exact_match, fixed(depth=2, width=1)", "rest, exact_match, fixed", "plain")
     table = [row(str(n), 1.0, label=label) for n, label in enumerate(labels)]
-    assert list(arena_charts.names(table).values()) == ["fixed(depth=2, width=1)", "fixed", "plain"]
+    assert list(arena_charts.names(table).values()) == ["depth=2, width=1", "fixed", "plain"]
     assert arena_charts.names(table[:1]) == {"0": labels[0]}

@@ -1,0 +1,60 @@
+"""The arena's page: a recorded example, a sweep that fills the bars, a click, cost elsewhere."""
+
+from __future__ import annotations
+
+import lab_page
+import pytest
+from playwright.sync_api import expect
+
+pytestmark = pytest.mark.browser
+
+HEADING = "[data-cell]"
+PROGRESS = ".dw-progress"
+
+
+def bars(page):
+    return page.locator(".js-plotly-plot").first.locator(".barlayer .point path")
+
+
+def fill(page, label: str, value: str) -> None:
+    box = page.get_by_label(label, exact=True)
+    box.fill(value)
+    box.press("Enter")
+
+
+def test_a_sweep_fills_the_bars_and_other_hardware_is_predicted(
+    open_page, app_url, checkpoint, shots, tmp_path
+):
+    folder, sweep = checkpoint("llama", max_position_embeddings=256), tmp_path / "sweep"
+    page = open_page(f"{app_url}arena?targets={folder}&draft=&folder={sweep}")
+    expect(page.get_by_text("Recorded example")).to_be_visible()
+    expect(page.locator(HEADING)).to_have_count(1)
+    expect(bars(page)).to_have_count(8)
+    expect(page.locator(".dw-note")).to_contain_text("1 cannot run")
+    fill(page, "new tokens", "8")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator(".dw-note")).to_contain_text("18 of 18 measured, kept in", timeout=60_000)
+    expect(page.get_by_text("Recorded example")).to_have_count(0)
+    expect(bars(page)).to_have_count(3)
+    expect(page.locator("[data-refused]")).to_contain_text("needs a draft model")
+    before = page.locator(HEADING).inner_text()
+    bars(page).nth(2).click(force=True)
+    expect(page.locator(HEADING)).not_to_have_text(before)
+    page.screenshot(path=shots / "arena.png")
+    page.get_by_role("button", name="Export").click()
+    expect(page.locator(".dw-note")).to_contain_text("measurements.parquet")
+    page.get_by_label("view", exact=True).select_option(label="Other hardware")
+    expect(page.locator("[data-predicted]")).to_be_visible()
+    page.get_by_label("placement", exact=True).select_option(label="draft on another device")
+    expect(page.get_by_text("transfer between devices")).to_be_visible()
+    expect(page.get_by_text("16 nodes:")).to_be_visible()
+    expect(page.get_by_role("button", name="Start")).to_be_disabled()
+
+
+def test_bad_input_is_said_on_a_phone_in_the_dark(open_page, app_url, shots, tmp_path):
+    page = open_page(f"{app_url}arena?folder={tmp_path}", width=390, height=844, dark=True)
+    expect(page.get_by_text("Recorded example")).to_be_visible()
+    fill(page, "knobs", "policy.depht=2")
+    expect(page.locator(".dw-error")).to_contain_text("policy.depth")
+    lab_page.no_sideways_scroll(page)
+    page.screenshot(path=shots / "arena-390.png", full_page=True)

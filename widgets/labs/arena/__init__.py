@@ -1,0 +1,1 @@
+"""The arena: methods against each other, what passes cost, other hardware, and tuning."""
