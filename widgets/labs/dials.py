@@ -16,6 +16,10 @@ CSS = """
 .dw-small.dw-gain { color: var(--dw-accepted); } .dw-small.dw-loss { color: var(--dw-corrected); }
 """
 
+ON_TORCH = (
+    "Speed: changed modules run outside the compiled pass; most of the difference is that. An"
+    " adapter that is merged runs as fast as the model did before."
+)
 SPEED_NOISE = 0.15  # two short runs on a busy machine differ by this much for no reason
 
 
@@ -116,5 +120,7 @@ def dials_html(now: Any, before: Any | None, note: str = "") -> str:
         f'<div class="dw-unit">{dial.unit}</div>{_change(dial, now is not None)}</div>'
         for dial in dials_of(now, before)
     )
+    if getattr(before, "compiled", False) and not getattr(now, "compiled", True):
+        note = " ".join(filter(None, (note, ON_TORCH)))
     below = f'<p class="dw-small" style="margin:6px 0 0">{escape(note)}</p>' if note else ""
     return f'<div class="dw-dial-row" data-dials="1">{cells}</div>{below}'

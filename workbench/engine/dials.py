@@ -39,6 +39,8 @@ class Dials:
         emitted_tokens: tokens a target pass of the drafter's runs; None where none ran.
         tokens_per_s: of these runs, prompt excluded; None likewise.
         weight_bytes: of all parameters and buffers, shared ones once.
+        compiled: whether the runs' passes of the model were compiled; what changes its modules
+            (an adapter, a hook) puts it back on torch, which is slower for small models.
     """
 
     loss_nats: float
@@ -47,6 +49,7 @@ class Dials:
     emitted_tokens: float | None
     tokens_per_s: float | None
     weight_bytes: int
+    compiled: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +215,7 @@ def measure_dials(
         emitted / rounds if rounds else None,
         emitted / spent_ms * 1e3 if spent_ms else None,
         weight_bytes(model),
+        model.compiled,
     )
 
 

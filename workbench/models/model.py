@@ -163,6 +163,11 @@ class Model:
         native = self.native
         return native if native is not None and native.ready(rows) else self.fused
 
+    @property
+    def compiled(self) -> bool:
+        """Whether a pass of one row would run compiled now."""
+        return self.native is not None and self.native.ready(1)
+
     def session(self) -> Session:
         """A fresh session; the weights are shared, the cache is its own."""
         if self.native is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -54,6 +56,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def bench(folder):
     made = Louder(folder, draft="")
+    made.history._clock = itertools.count().__next__  # no two changes fall into one step of undo
     made.warm()
     assert made.worker.wait(60), made.status
     assert made._error == ""
@@ -186,3 +189,12 @@ def test_dials_without_numbers_say_so():
     quiet = Dials(2.5, 0.4, None, None, None, 1000)
     assert dials_html(quiet, quiet).count("–") == 2
     assert "no draft model" in dials_html(quiet, quiet)
+
+
+def test_the_dials_say_when_the_compiled_pass_is_lost():
+    compiled = Dials(2.5, 0.4, 0.6, 2.0, 300.0, 1000, compiled=True)
+    on_torch = Dials(2.4, 0.4, 0.6, 2.0, 100.0, 1000, compiled=False)
+    assert "outside the compiled pass" in dials_html(on_torch, compiled)
+    assert "outside the compiled pass" not in dials_html(compiled, on_torch)
+    assert "outside the compiled pass" not in dials_html(compiled, compiled)
+    assert "outside the compiled pass" not in dials_html(None, compiled)
