@@ -16,7 +16,7 @@ from widgets.labs.board import Cell, Section
 from widgets.labs.decode.engine import held_out_prompts, shared_model
 from widgets.labs.dials import CSS as DIALS_CSS
 from widgets.labs.dials import dials_html
-from widgets.labs.history import History
+from widgets.labs.history import History, Travels
 from widgets.labs.worker import Status, Task, Worker
 from workbench.core.errors import BadInput, WorkbenchError
 from workbench.engine.dials import Dials, Yardstick, measure_dials, yardstick
@@ -27,7 +27,7 @@ SPEED_PROMPTS = 2  # enough to see a change of speed, short enough to wait for
 DIALS = Cell("dials", "html", 96, 1.0)
 
 
-class Bench:
+class Bench(Travels):
     """State of one bench; a subclass adds its forms, its pictures and what a setting does.
 
     A subclass gives ``title``, ``bands`` (with :data:`DIALS` last) and
@@ -221,19 +221,10 @@ class Bench:
         if self.model is not None:
             self.worker.ask("apply", self._apply)
 
-    def undo(self) -> None:
-        self._travel(self.history.undo)
+    def _travelled(self) -> None:
+        self._error = self._note = ""
 
-    def redo(self) -> None:
-        self._travel(self.history.redo)
-
-    def reset(self) -> None:
-        self._travel(self.history.reset)
-
-    def _travel(self, step: Callable[[], Any]) -> None:
-        with self._lock:
-            step()
-            self._error = self._note = ""
+    def _arrived(self) -> None:
         self.touched("")
         self._mark()
 

@@ -1,9 +1,10 @@
-"""Undo and redo of a lab's settings: a list of frozen values and a cursor."""
+"""Undo and redo of a lab's settings: a list of frozen values, a cursor, and the verbs for it."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -78,3 +79,37 @@ class History:
         self._now = source.pop()
         self._last = ("", 0.0)
         return True
+
+
+class Travels:
+    """The verbs of a controller that has a ``history`` and a ``_lock``."""
+
+    history: History
+    _lock: threading.RLock
+
+    def undo(self) -> None:
+        self._travel(self.history.undo)
+
+    def redo(self) -> None:
+        self._travel(self.history.redo)
+
+    def reset(self) -> None:
+        self._travel(self.history.reset)
+
+    def _travel(self, step: Callable[[], Any]) -> None:
+        with self._lock:
+            step()
+            self._travelled()
+        self._arrived()
+
+    def _travelled(self) -> None:
+        """Messages about the settings before no longer hold; called with the lock."""
+        raise NotImplementedError
+
+    def _arrived(self) -> None:
+        """Other settings are in force."""
+        self._mark()
+
+    def _mark(self) -> None:
+        """Tell those who listen."""
+        raise NotImplementedError

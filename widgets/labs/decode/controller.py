@@ -17,12 +17,12 @@ from widgets.labs.decode.engine import Engine, NodeLaws, engine, name_of
 from widgets.labs.decode.job import BUSY, LIVE, Job, Models, Status
 from widgets.labs.decode.lab_view import LabView, model_line
 from widgets.labs.decode.selection import ROOT, Selection
-from widgets.labs.history import History
+from widgets.labs.history import History, Travels
 from workbench.core.errors import BadInput, WorkbenchError
 from workbench.core.trace import Trace
 
 
-class DecodeController:
+class DecodeController(Travels):
     """State of one decode lab.
 
     Args:
@@ -137,22 +137,10 @@ class DecodeController:
         self._mark()
         return error is None
 
-    def undo(self) -> None:
-        self._travel(self.history.undo)
-
-    def redo(self) -> None:
-        self._travel(self.history.redo)
-
-    def reset(self) -> None:
-        self._travel(self.history.reset)
-
-    def _travel(self, step: Callable[[], Any]) -> None:
-        with self._lock:
-            step()
-            for block in ("prompt", "model", *lab.FAMILY_TITLES):
-                self._clear(block)
-            self._form_version += 1
-        self._mark()
+    def _travelled(self) -> None:
+        for block in ("prompt", "model", *lab.FAMILY_TITLES):
+            self._clear(block)
+        self._form_version += 1
 
     def _clear(self, block: str) -> None:
         self._errors.pop(block, None)

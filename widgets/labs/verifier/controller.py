@@ -14,7 +14,7 @@ from widgets.figures import refill, rule_acceptance
 from widgets.labs import frame
 from widgets.labs.board import Cell, Section
 from widgets.labs.decode.recorded import recorded_trace
-from widgets.labs.history import History
+from widgets.labs.history import History, Travels
 from widgets.labs.verifier.audits import audit_html, run_knobs
 from widgets.labs.verifier.compared import FITTING, SAMPLER_NAMES, Compared, compared
 from widgets.labs.verifier.laws import (
@@ -43,7 +43,7 @@ def _knob(name: str, kind: str, default: Any, help: str, **more: Any) -> Knob:
     return Knob(name, kind, default, help=help, **more)
 
 
-class VerifierLab:
+class VerifierLab(Travels):
     """State of one verifier lab.
 
     Args:
@@ -267,20 +267,8 @@ class VerifierLab:
         elif cell == "rules" and event.get("customdata") in self._verifiers:
             self.change("rule", event["customdata"])
 
-    def undo(self) -> None:
-        self._travel(self.history.undo)
-
-    def redo(self) -> None:
-        self._travel(self.history.redo)
-
-    def reset(self) -> None:
-        self._travel(self.history.reset)
-
-    def _travel(self, step: Callable[[], Any]) -> None:
-        with self._lock:
-            step()
-            self._error = ""
-        self._mark()
+    def _travelled(self) -> None:
+        self._error = ""
 
     def audit_run(self) -> None:
         """Audit a run of the embedded models with the chosen rule; returns at once."""

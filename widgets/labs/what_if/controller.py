@@ -20,7 +20,7 @@ from widgets.figures import what_if as picture
 from widgets.labs import frame
 from widgets.labs.board import Cell, Section
 from widgets.labs.decode.recorded import recorded_trace
-from widgets.labs.history import History
+from widgets.labs.history import History, Travels
 from workbench.core.errors import BadInput, WorkbenchError
 from workbench.core.method import Knob, methods
 from workbench.core.trace import Round, Trace
@@ -38,7 +38,7 @@ class At(NamedTuple):
     node: int = -1
 
 
-class WhatIfLab:
+class WhatIfLab(Travels):
     """State of one what-if lab.
 
     Args:
@@ -233,20 +233,8 @@ class WhatIfLab:
             self._node = int(event.get("node", -1))
             self._mark()
 
-    def undo(self) -> None:
-        self._travel(self.history.undo)
-
-    def redo(self) -> None:
-        self._travel(self.history.redo)
-
-    def reset(self) -> None:
-        self._travel(self.history.reset)
-
-    def _travel(self, step: Callable[[], Any]) -> None:
-        with self._lock:
-            step()
-            self._error = ""
-        self._mark()
+    def _travelled(self) -> None:
+        self._error = ""
 
     def open(self, data: bytes, name: str) -> bool:
         """Look at a saved trace; a file that is none becomes a message."""
