@@ -25,17 +25,19 @@ def fill(page, label: str, value: str) -> None:
 def test_a_sweep_fills_the_bars_and_other_hardware_is_predicted(
     open_page, app_url, checkpoint, shots, tmp_path
 ):
-    folder, sweep = checkpoint("llama", max_position_embeddings=256), tmp_path / "sweep"
+    folder, sweep = checkpoint("llama", max_position_embeddings=2048), tmp_path / "sweep"
     page = open_page(f"{app_url}arena?targets={folder}&draft=&folder={sweep}")
     expect(page.get_by_text("Recorded example")).to_be_visible()
     expect(page.locator(HEADING)).to_have_count(1)
     expect(bars(page)).to_have_count(8)
     expect(page.locator(".dw-note")).to_contain_text("1 cannot run")
+    fill(page, "per kind", "1")
     fill(page, "new tokens", "8")
     page.get_by_role("button", name="Start").click()
-    expect(page.locator(".dw-note")).to_contain_text("18 of 18 measured, kept in", timeout=60_000)
+    expect(page.locator(".dw-note")).to_contain_text("9 of 9 measured, kept in", timeout=60_000)
     expect(page.get_by_text("Recorded example")).to_have_count(0)
     expect(bars(page)).to_have_count(3)
+    expect(page.get_by_text("nothing measured yet")).to_have_count(0)
     expect(page.locator("[data-refused]")).to_contain_text("needs a draft model")
     before = page.locator(HEADING).inner_text()
     bars(page).nth(2).click(force=True)

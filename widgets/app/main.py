@@ -75,8 +75,8 @@ def arena_page() -> pn.Template:
     """A fresh arena; ``?folder=DIR&targets=M&draft=M`` fills its form."""
     from widgets.labs.arena.controller import ArenaLab
 
-    asked = {name: _asked(name, "") for name in ("folder", "targets", "draft")}
-    lab = ArenaLab(**{name: value for name, value in asked.items() if value})
+    models = {"targets": _asked("targets", "zoo:target"), "draft": _asked("draft", "zoo:draft")}
+    lab = ArenaLab(folder=_asked("folder", ""), **models)
     return _board(lab, "/arena")
 
 

@@ -314,8 +314,9 @@ class ArenaLab:
         if arena.state == "failed":
             self.error = arena.error
         elif arena.state in ENDED:
+            failed = f", {progress.failed} failed" if progress.failed else ""
             done = f"{progress.done} of {progress.total} measured"
-            self.note = f"{done}, kept in {arena.sweep.journal.folder}"
+            self.note = f"{done}{failed}, kept in {arena.sweep.journal.folder}"
         self._mark()
 
     def _measure_cost(self, task: Task) -> None:

@@ -174,7 +174,7 @@ def _cost(settings: Mapping[str, Any], cells: Sequence[str]) -> tuple[Section, .
 
 def _elsewhere(settings: Mapping[str, Any], cells: Sequence[str]) -> tuple[Section, ...]:
     names = tuple(HARDWARE)
-    number = {"kind": "float", "low": 0.001, "high": 1e6}
+    number: dict[str, Any] = {"kind": "float", "low": 0.001, "high": 1e6}
     own = (
         _field("bandwidth_gb_s", default=900.0, help="Of the memory.", unit="GB/s",
                label="memory GB/s", **number),

@@ -189,12 +189,10 @@ def tune(history: Sequence[dict[str, Any]], said: str = "") -> dict[str, dict[st
     best: dict[str, float] = {}
     for row in done:
         best.setdefault(row["label"], row["ratio"])
-    shown = [
-        {"cell": label, "label": label, "target": "", "temperature": 0.0, "ratio": ratio}
-        for label, ratio in list(best.items())[:5]
-    ]
+    five = list(best.items())[:5]
+    shown = [{"cell": n, "label": n, "target": "", "temperature": 0.0} for n, _ in five]
     names = arena_charts.names(shown)
-    top = tuple(ranked_bars.Ranked(names[row["cell"]], row["ratio"]) for row in shown)
+    top = tuple(ranked_bars.Ranked(names[label], ratio) for label, ratio in five)
     leading: dict[str, float] = {}
     for row in done:
         leading.setdefault(str(row.get("drafter", "")), row["ratio"])

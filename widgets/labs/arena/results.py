@@ -59,7 +59,7 @@ class Results(msgspec.Struct, frozen=True):
 
 def _kinds(records: list[Row], cells: dict[str, Row]) -> list[Kind]:
     found = summary.by_kind(records, cells)
-    return [Kind(cell, kind, ratio, tuple(ends)) for (cell, kind), (ratio, ends) in found.items()]
+    return [Kind(*key, ratio, (ends[0], ends[1])) for key, (ratio, ends) in found.items()]
 
 
 def of_arena(arena: Arena) -> Results:
