@@ -58,6 +58,13 @@ JUPYTER_CSS = """
 .dw-in-jupyter .noUi-horizontal .noUi-handle { background: var(--dw-paper); width: 14px;
   height: 14px; top: -5px; right: -7px; border: 2px solid var(--dw-accent); border-radius: 50%; }
 .dw-in-jupyter .slider-container { margin: 0 8px 0 7px; }
+.dw-in-jupyter .jupyter-widget-tagsinput { border: 1px solid var(--dw-edge); border-radius: 6px;
+  background: var(--dw-paper); padding: 2px; flex-wrap: wrap; height: auto; }
+.dw-in-jupyter .jupyter-widget-tag { background: var(--dw-surface); color: var(--dw-text);
+  border: 1px solid var(--dw-edge); border-radius: 5px; font-size: 12px; padding: 0 5px;
+  height: 22px; line-height: 20px; margin: 1px 2px; }
+.dw-in-jupyter .jupyter-widget-taginput { display: inline-block !important; flex: 1 1 40px;
+  width: 40px; height: 22px; border: 0 !important; }
 .dw-in-jupyter .dw-link { color: var(--dw-accent); }
 @container (max-width: 1020px) {
   .dw-in-jupyter .dw-grid { grid-template-columns: 218px minmax(0, 1fr); }

@@ -16,7 +16,7 @@ from widgets.labs.arena import exports, form, pictures, plan, screen, work
 from widgets.labs.arena.recorded import recording
 from widgets.labs.arena.results import Results, of_arena, of_folder
 from widgets.labs.board import Cell, Section
-from widgets.labs.history import History
+from widgets.labs.history import History, Travels
 from widgets.labs.worker import Status, Task, Worker
 from workbench.bench.arena import ENDED, Arena
 from workbench.bench.cost_model import CostReport
@@ -28,7 +28,7 @@ REFRESH_S = 0.2  # between two tables while measuring
 PATIENCE = 10  # a table may take a tenth of the time at most
 
 
-class ArenaLab:
+class ArenaLab(Travels):
     """State of one arena.
 
     Args:
@@ -155,20 +155,8 @@ class ArenaLab:
         else:
             self.history.put(key, value)
 
-    def undo(self) -> None:
-        self._travel(self.history.undo)
-
-    def redo(self) -> None:
-        self._travel(self.history.redo)
-
-    def reset(self) -> None:
-        self._travel(self.history.reset)
-
-    def _travel(self, step: Callable[[], Any]) -> None:
-        with self._lock:
-            step()
-            self.error = self.note = ""
-        self._mark()
+    def _travelled(self) -> None:
+        self.error = self.note = ""
 
     @property
     def planned(self) -> tuple[str, str]:
