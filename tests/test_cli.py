@@ -385,7 +385,16 @@ def test_doctor_finds_this_machine_ready(run):
     code, out, _ = run("doctor", "--json")
     said = json.loads(out)
     names = {check["name"] for check in said["checks"]}
-    assert {"python", "torch", "lock", "chromium", "cores", "bf16", "compiled pass", "zoo:target"} <= names
+    assert {
+        "python",
+        "torch",
+        "lock",
+        "chromium",
+        "cores",
+        "bf16",
+        "compiled pass",
+        "zoo:target",
+    } <= names
     assert code == 0, [c for c in said["checks"] if c["state"] == "failure"]
 
 

@@ -138,8 +138,8 @@ class RoundCost:
     Args:
         verify: of the target.
         draft: of the draft model, None = drafting is free but for ``draft_ms``.
-        draft_ms: of a draft that runs no model, a round.
-        other_ms: everything outside passes, a round.
+        draft_ms: outside passes, a round: what drafting and checking a tree adds.
+        other_ms: outside passes, a round, also without a draft.
         link_ms: of moving a tree between two devices, a round.
     """
 

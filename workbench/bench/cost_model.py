@@ -117,9 +117,10 @@ def _rounds(settings: RunSettings, prompt: str, size: tuple[int, int], seed: int
 
 def _round_cost(verify, draft, plain: list[Round], drafted: list[Round]) -> RoundCost:
     """The curves, with a round's milliseconds outside passes as they were."""
-    outside = statistics.median(r.ms.total - r.forward_ms for r in plain)
-    rest = statistics.median(r.ms.draft for r in drafted) if draft is None else 0.0
-    return RoundCost(verify, draft, draft_ms=rest, other_ms=outside)
+    outside, more = (
+        statistics.median(r.ms.total - r.forward_ms for r in taken) for taken in (plain, drafted)
+    )
+    return RoundCost(verify, draft, draft_ms=max(0.0, more - outside), other_ms=outside)
 
 
 def _row(size, taken: list[Round], plain: list[Round], cost: RoundCost, acceptance) -> SizeRow:
