@@ -7,6 +7,8 @@ import pytest
 
 from workbench.bench import peers
 from workbench.core.errors import BadInput
+from workbench.engine.run import RunSettings, generate
+from workbench.models.load import load
 
 
 def arguments(*words: str) -> argparse.Namespace:
@@ -55,3 +57,19 @@ def test_ratios_and_their_direction():
     assert table[1]["ratio_to_transformers"] == 2.0
     assert table[0]["ratio_to_own_ar"] == 0.5
     assert table[1]["mean_emitted"] == 2.0
+
+
+def test_where_greedy_texts_part_the_models_own_gap_is_told():
+    model = load("zoo:draft")
+    ids = model.encode("def add(a, b):\n")
+    settings = RunSettings(model, "def add(a, b):\n", "none", max_new_tokens=6)
+    text = generate(settings).new_tokens
+    assert peers.divergence_gap(model, ids, text, text) is None
+    other = [*text[:3], (text[3] + 1) % 4096, *text[4:]]
+    logits = model.session().forward([*ids, *text[:3]]).logits[-1]
+    first, second = logits.topk(2).values.tolist()
+    assert peers.divergence_gap(model, ids, text, other) == pytest.approx(first - second, rel=1e-3)
+    rows = [peers.Row(n, lambda *_: ([], 0)) for n in ("transformers: generate", "ours: none")]
+    rows[0].tokens, rows[1].tokens = [text, text], [text, other]
+    peers.note_gaps(rows, model, ["def add(a, b):\n"], 2)
+    assert rows[0].gaps == [] and rows[1].gaps == pytest.approx([first - second], rel=1e-3)

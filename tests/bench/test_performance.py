@@ -78,10 +78,15 @@ def test_the_targets_table_says_against_what():
             "ratio_to_own_ar_interval": [0.9, 1.1],
             "repeated_4gram_ratio": 0.5,
             "outside_forward_ratio": outside,
-            "same_tokens": None,
+            "same_tokens": "4/5",
+            "largest_divergence_gap": gap,
         }
-        for name, rate, outside in (("transformers: generate", 50, None), ("ours: none", 150, 0.1))
+        for name, rate, outside, gap in (
+            ("transformers: generate", 50, None, None),
+            ("ours: none", 150, 0.1, 0.003),
+        )
     ]
     lines = performance._targets(rows)
     assert "x plain" in lines[0] and "outside" in lines[0]
     assert "| 3 |" in lines[3] and "10%" in lines[3] and "[0.90, 1.10]" in lines[3]
+    assert "4/5 (gaps up to 0.003)" in lines[3] and "gaps" not in lines[2]

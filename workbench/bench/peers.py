@@ -43,6 +43,7 @@ class Row:
     tokens: list[list[int]] = field(default_factory=list)
     passes: list[int] = field(default_factory=list)
     outside: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)  # of logits, where greedy texts first differ
 
 
 class CountingStreamer:
@@ -162,6 +163,33 @@ def measure(rows: list[Row], model: Model, prompts: list[str], repeats: int, war
                 row.passes.append(passes)
 
 
+def divergence_gap(model: Model, ids: list[int], a: list[int], b: list[int]) -> float | None:
+    """How far the model's two likeliest logits lie apart where two greedy texts first differ.
+
+    Rounding may turn over a gap of its own size; a larger gap means that one text is not the
+    model's. None where the texts are the same.
+    """
+    same = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
+    if same is None:
+        return None
+    seen = model.session().sync([*ids, *a[:same]])
+    assert seen is not None  # a prompt is never empty
+    first, second = seen.logits[-1].float().topk(2).values.tolist()
+    return first - second
+
+
+def note_gaps(rows: list[Row], model: Model, prompts: list[str], repeats: int) -> None:
+    """Fill in each row's gaps against transformers' own greedy text."""
+    plain = next(row for row in rows if row.name == "transformers: generate")
+    encoded = [model.encode(prompt) for prompt in prompts] * repeats
+    for row in rows:
+        found = (
+            divergence_gap(model, ids, own, other)
+            for ids, own, other in zip(encoded, row.tokens, plain.tokens, strict=True)
+        )
+        row.gaps = [gap for gap in found if gap is not None]
+
+
 def interval(values: list[float]) -> list[float]:
     """5 % and 95 % points of the bootstrapped median."""
     rng = np.random.default_rng(0)
@@ -191,6 +219,7 @@ def summarise(rows: list[Row], greedy: bool) -> list[dict]:
                 "ratio_to_transformers_interval": interval(to_peer),
                 "compared_with": against.name,
                 "same_tokens": f"{same}/{len(row.tokens)}" if greedy else None,
+                "largest_divergence_gap": max(row.gaps, default=None),
                 "repeated_4gram_ratio": round(
                     statistics.fmean(repeated_ratio(t) for t in row.tokens), 3
                 ),
@@ -257,9 +286,17 @@ def run(args: argparse.Namespace) -> int:
             (draft.name, draft, build_rows(draft, draft, sampling, args)[:2]),
         ):
             measure(rows, model, texts, args.repeats, warm=True)
+            if sampling.greedy:
+                note_gaps(rows, model, texts, args.repeats)
             report["tables"][f"{label} T={temperature:g}"] = summarise(rows, sampling.greedy)
     print(json.dumps(report, indent=1) if args.json else as_text(report))
     return 0
+
+
+def _gap(gap: float | None) -> str:
+    if gap is None:
+        return ""
+    return f", first differences at top-1/top-2 gaps up to {gap:.2g}"
 
 
 def as_text(report: dict) -> str:
@@ -276,6 +313,6 @@ def as_text(report: dict) -> str:
                 f"{row['row']:30}{row['tokens_per_s']:8.1f}{row['mean_emitted']:9.2f}"
                 f"{row['ratio_to_own_ar']:8.2f}{row['ratio_to_transformers']:8.2f}"
                 f"  {row['same_tokens'] or '-':6}  4-grams repeated"
-                f" {row['repeated_4gram_ratio']:.0%}"
+                f" {row['repeated_4gram_ratio']:.0%}" + _gap(row["largest_divergence_gap"])
             )
     return "\n".join(lines)

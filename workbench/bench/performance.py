@@ -64,6 +64,8 @@ def targets(say: Callable[[str], None], repeats: int) -> dict[str, Any]:
             for name, size in SIZES.items()
         ]
         peers.measure(rows, target, texts, repeats, warm=True)
+        if sampling.greedy:
+            peers.note_gaps(rows, target, texts, repeats)
         tables[f"T = {temperature:g}"] = peers.summarise(rows, sampling.greedy)
     return {"tables": tables, "prompts": len(texts), "repeats": repeats}
 
@@ -164,10 +166,15 @@ def _targets(rows: list[dict[str, Any]]) -> list[str]:
                 "x transformers": round(row["tokens_per_s"] / generate["tokens_per_s"], 2),
                 "repeated 4-grams": f"{row['repeated_4gram_ratio']:.0%}",
                 "outside": "-" if outside is None else f"{outside:.0%}",
-                "same tokens": row["same_tokens"] or "-",
+                "same tokens": _same(row),
             }
         )
     return markdown(shown)
+
+
+def _same(row: dict[str, Any]) -> str:
+    gap = row["largest_divergence_gap"]
+    return f"{row['same_tokens'] or '-'}" + ("" if gap is None else f" (gaps up to {gap:.2g})")
 
 
 def markdown(rows: list[dict[str, Any]]) -> list[str]:
