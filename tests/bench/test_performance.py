@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import pytest
+import torch
 
 from widgets.growth import by_rounds, live_slowdown, longer
 from widgets.labs.decode.recorded import recorded_trace
@@ -31,6 +32,15 @@ def test_growth_with_context_and_rows():
     assert all(row["ms_16_rows"] > 0 for row in rows)
     rows = growth.by_rows(like, (1, 4), context=16)
     assert rows[0]["x_one_row"] == 1 and rows[1]["ms_a_row"] == pytest.approx(rows[1]["ms"] / 4)
+
+
+def test_every_way_to_run_a_pass_is_timed(monkeypatch):
+    monkeypatch.setattr(
+        torch, "compile", lambda network, dynamic: network
+    )  # 20 s, not ours to test
+    row = growth.by_pass(load("zoo:draft"), (3,), repeats=1)[0]
+    assert row["rows"] == 3
+    assert all(row[f"{name}_ms"] > 0 for name in ("transformers", "walk", "fused", "kernel"))
 
 
 def test_a_longer_trace_is_a_trace():

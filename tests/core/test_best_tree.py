@@ -15,6 +15,7 @@ from workbench.core.best_tree import (
     rank_acceptance,
 )
 from workbench.core.errors import BadInput
+from workbench.core.template import grown_template
 from workbench.core.trace import Forwards, Limits, Ms, Round
 
 CHANCES = st.lists(st.floats(0, 1), min_size=1, max_size=3).map(
@@ -45,6 +46,16 @@ def test_no_tree_at_all_is_better(acceptance, nodes, depth):
     assert tree.emitted == pytest.approx(best, abs=1e-12)
     assert expected_emitted(tree.parent, acceptance) == pytest.approx(tree.emitted, abs=1e-12)
     assert len(tree.parent) <= nodes and tree.depth <= depth
+
+
+@given(CHANCES, st.integers(0, 24), st.integers(1, 6))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_where_chances_fall_it_is_the_tree_grown_best_first(acceptance, nodes, depth):
+    falling = tuple(sorted(acceptance, reverse=True))
+    grown = grown_template((falling,) * depth, nodes, depth, len(falling))
+    parent = [above for above, _ in grown]
+    best = best_tree(falling, nodes, depth).emitted
+    assert expected_emitted(parent, falling) == pytest.approx(best, abs=1e-12)
 
 
 def test_one_rank_gives_a_chain_and_certainty_fills_it():

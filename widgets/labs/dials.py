@@ -17,8 +17,8 @@ CSS = """
 """
 
 ON_TORCH = (
-    "Speed: changed modules run outside the compiled pass; most of the difference is that. An"
-    " adapter that is merged runs as fast as the model did before."
+    "Speed: changed modules run outside the compiled pass; part of the difference is that, and not"
+    " the change itself."
 )
 SPEED_NOISE = 0.15  # two short runs on a busy machine differ by this much for no reason
 

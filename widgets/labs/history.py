@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -81,7 +82,7 @@ class History:
         return True
 
 
-class Travels:
+class Travels(ABC):
     """The verbs of a controller that has a ``history`` and a ``_lock``."""
 
     history: History
@@ -102,14 +103,14 @@ class Travels:
             self._travelled()
         self._arrived()
 
+    @abstractmethod
     def _travelled(self) -> None:
         """Messages about the settings before no longer hold; called with the lock."""
-        raise NotImplementedError
 
     def _arrived(self) -> None:
         """Other settings are in force."""
         self._mark()
 
+    @abstractmethod
     def _mark(self) -> None:
         """Tell those who listen."""
-        raise NotImplementedError

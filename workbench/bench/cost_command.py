@@ -8,18 +8,10 @@ from dataclasses import asdict
 
 import torch
 
-from workbench.bench.cost_curve import RoundCost
-from workbench.bench.cost_model import DEPTHS, SIZES, CostReport, cost_report
+from workbench.bench.cost_model import CostReport, cost_report
+from workbench.bench.elsewhere import Place, predict
 from workbench.bench.machine import this_machine, words
-from workbench.bench.roofline import (
-    KNOWN,
-    Hardware,
-    Size,
-    fitted,
-    predicted_curve,
-    rows_for_free,
-)
-from workbench.core.best_tree import best_for_cost
+from workbench.bench.roofline import KNOWN, Hardware, Size, fitted
 from workbench.core.errors import BadInput
 from workbench.core.sampling import Sampling
 
@@ -84,21 +76,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _elsewhere(report: CostReport, size: Size, hardware: Hardware) -> dict:
-    """The best tree that the roofline predicts for a target on hardware, with this acceptance.
+    """What is predicted for a target on hardware, with this acceptance.
 
     A draft model is taken to have a tenth of the target's parameters.
     """
     small = Size("draft", size.parameters / 10, size.bytes_each, max(1, size.layers // 4))
-    draft = None if report.draft is None else predicted_curve(small, hardware)
-    cost = RoundCost(predicted_curve(size, hardware), draft)
-    best = best_for_cost(report.acceptance, cost.round_ms, SIZES, DEPTHS)
+    place = Place(size, small if report.draft else None, hardware)
+    found = predict(report.acceptance, place, report.cost.draft_ms)
     return {
         "target": size.name,
         "hardware": hardware.name,
-        "rows_for_free": rows_for_free(size, hardware),
-        "nodes": len(best.parent),
-        "depth": best.depth,
-        "speedup": best.emitted * cost.plain_ms() / best.round_ms,
+        "rows_for_free": found.rows_for_free,
+        "nodes": len(found.best.parent),
+        "depth": found.best.depth,
+        "speedup": found.speedup,
     }
 
 

@@ -6,10 +6,12 @@ change what they cost. Their weights are rounded to bfloat16, as published check
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,41 @@ def by_size(
             }
         )
     return rows
+
+
+def by_pass(model: Model, rows: Sequence[int] = (1, 16), repeats: int = 30) -> list[dict[str, Any]]:
+    """Milliseconds of a pass of so many rows and no stored tokens, by what runs it, in turns.
+
+    ``compile_s`` is what the first call of ``torch.compile`` costs; the kernel is compiled already.
+    """
+    torch_only = model.clone()
+    torch_only.__dict__["native"] = None
+    walked = dataclasses.replace(torch_only, mode="walk")
+    compiled = torch.compile(model.network, dynamic=False)
+    found = []
+    for n in rows:
+        text = [(7 + 31 * k) % model.known_tokens for k in range(n)]
+        ids = torch.tensor([text])
+        calls: dict[str, Callable[[], Any]] = {
+            "transformers_ms": lambda ids=ids: model.network(input_ids=ids, use_cache=False),
+            "torch_compile_ms": lambda ids=ids: compiled(input_ids=ids, use_cache=False),
+        }
+        for name, one in (("walk_ms", walked), ("fused_ms", torch_only), ("kernel_ms", model)):
+            calls[name] = partial(one.session().forward, text)
+        spent: dict[str, list[float]] = {name: [] for name in calls}
+        with torch.inference_mode():
+            began = time.perf_counter()
+            calls["torch_compile_ms"]()
+            compile_s = time.perf_counter() - began
+            for repeat in range(repeats + 1):
+                for name, call in calls.items():
+                    began = time.perf_counter()
+                    call()
+                    if repeat:
+                        spent[name].append((time.perf_counter() - began) * 1e3)
+        medians = {name: statistics.median(taken) for name, taken in spent.items()}
+        found.append({"rows": n, **medians, "compile_s": compile_s})
+    return found
 
 
 def by_workers(target: str = "zoo:draft", jobs: Sequence[int] = (1, 2)) -> list[dict[str, Any]]:

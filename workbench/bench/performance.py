@@ -70,6 +70,11 @@ def targets(say: Callable[[str], None], repeats: int) -> dict[str, Any]:
     return {"tables": tables, "prompts": len(texts), "repeats": repeats}
 
 
+def _passes(say, repeats: int) -> dict[str, Any]:
+    say("what runs a pass")
+    return {"rows": growth.by_pass(load("zoo:target", dtype="float32"))}
+
+
 def _contexts(say, repeats: int) -> dict[str, Any]:
     say("context")
     return {"rows": growth.by_context(load("zoo:target", dtype="float32"))}
@@ -97,6 +102,13 @@ PARTS = {
         "`x plain` is against our own plain decoding, `x transformers` against `generate` for all"
         " rows. Repeated 4-grams: looping text flatters every draft. Outside: share of a round that"
         " is no pass of a model.",
+    ),
+    "passes": (
+        "A pass by what runs it (`zoo:target`, no tokens stored)",
+        "`transformers` is its own forward, `walk` calls its layers one by one, `fused` repeats"
+        " their arithmetic in fewer operations, `kernel` runs all layers in one call over packed weights"
+        " ([decision 009](decisions/009-compiled-pass.md)). `compile s`: the first call of"
+        " `torch.compile` for this number of rows.",
     ),
     "context": (
         "A pass by stored tokens (random weights of the target's shape)",
@@ -128,6 +140,7 @@ PARTS = {
 }
 MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
     "targets": targets,
+    "passes": _passes,
     "context": _contexts,
     "rows": _trees,
     "size": _sizes,

@@ -8,7 +8,10 @@ rest, so a table over (nodes, depth) finds it.
 *Paper*: Chen et al., Sequoia: Scalable, Robust, and Hardware-aware Speculative Decoding, 2024,
 arXiv 2402.12374, section 3.1 (positional acceptance, dynamic programme) and 3.3 (size by hardware).
 
-*Deviations*: ``depth`` bounds the tree from the start, instead of being searched separately.
+*Deviations*: the chances are expectations over verdicts (:func:`rank_acceptance`) instead of counts
+of which child won. They need not fall with the rank; where they do, growing the tree best node
+first (:func:`workbench.core.template.grown_template`, whose chances may differ by depth) gives the
+same.
 """
 
 from __future__ import annotations

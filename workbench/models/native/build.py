@@ -77,21 +77,39 @@ class Unavailable(Exception):
     """Why there is no compiled kernel here."""
 
 
-@lru_cache(maxsize=1)
 def kernel() -> ctypes.CDLL:
-    """The compiled kernel.
+    """The compiled kernel; made once in a process, and refused once where it cannot be made.
 
     Raises:
         Unavailable: switched off, no compiler, or a compiler that fails; says which.
     """
+    found = attempt()
+    if isinstance(found, Unavailable):
+        raise found
+    return found
+
+
+def compiler() -> str | None:
+    """The C++ compiler that is used, if there is one."""
+    return next(filter(None, map(shutil.which, _COMPILERS)), None)
+
+
+@lru_cache(maxsize=1)
+def attempt() -> ctypes.CDLL | Unavailable:
+    """The kernel, or why there is none."""
     if os.environ.get(SWITCH, "1") == "0":
-        raise Unavailable(f"the compiled pass is switched off ({SWITCH}=0)")
+        return Unavailable(f"the compiled pass is switched off ({SWITCH}=0)")
     if platform.machine() not in _MACHINES:
-        raise Unavailable(f"no compiled pass for processors of kind {platform.machine()!r}")
-    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
-    if compiler is None:
-        raise Unavailable(f"no C++ compiler found ({', '.join(_COMPILERS)}); install g++")
-    return _declared(ctypes.CDLL(str(_compiled(compiler))))
+        return Unavailable(f"no compiled pass for processors of kind {platform.machine()!r}")
+    chosen = compiler()
+    if chosen is None:
+        return Unavailable(f"no C++ compiler found ({', '.join(_COMPILERS)}); install g++")
+    try:
+        return _declared(ctypes.CDLL(str(_compiled(chosen))))
+    except Unavailable as problem:
+        return problem
+    except OSError as problem:  # a folder from which nothing may run, a library that is missing
+        return Unavailable(f"the compiled kernel does not load: {problem}")
 
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
@@ -113,14 +131,14 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
 def _compiled(compiler: str) -> Path:
     """The library for this source, compiler and processor; compiled where it is not there yet."""
     folder = _folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise Unavailable(f"{folder} cannot be written ({problem})") from None
     path = folder / f"kernel-{_key(compiler)}.so"
     if path.exists():
         return path
-    handle, scratch = tempfile.mkstemp(suffix=".so", dir=folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(suffix=".so", dir=folder)
+    except OSError as problem:
+        raise Unavailable(f"{folder} cannot be written ({problem})") from None
     os.close(handle)
     said = ""
     for flags in _FLAGS:
@@ -135,8 +153,8 @@ def _compiled(compiler: str) -> Path:
 
 
 def _folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "draft-workbench"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home) / "draft-workbench"
 
 
 def _key(compiler: str) -> str:

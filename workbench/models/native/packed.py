@@ -27,8 +27,8 @@ class Packed:
     """The packed layers and head of one model.
 
     Weights are copied: as bfloat16 where that loses nothing (most checkpoints were saved so), else
-    as float32. :meth:`current` says at the cost of microseconds whether modules, hooks or weights
-    have changed since; :meth:`unchanged` reads the weights themselves.
+    as float32. :meth:`current` says in a tenth of a millisecond or less whether modules, hooks or
+    weights have changed since; :meth:`unchanged` reads the weights themselves.
 
     Raises:
         Unavailable: with the reason, where a part is no plain linear map, norm or gated MLP.
@@ -104,7 +104,8 @@ class Packed:
         weight = module.weight
         if weight.dtype != torch.float32 or not weight.is_contiguous():
             raise Unavailable("a norm is not in float32")
-        return weight.data_ptr(), module.variance_epsilon
+        self._kept.append(weight.detach().clone())  # the module's own may move while we point to it
+        return self._kept[-1].data_ptr(), module.variance_epsilon
 
     def _matrix(self, parts: list[nn.Linear]) -> Matrix:
         """The linear maps of one input stacked into one packed matrix."""
@@ -175,7 +176,7 @@ class Packed:
             stop = 1 if size == len(flat) else len(flat)
             for start in range(0, stop, step):
                 part = flat[start : start + size]
-                found.append(digest(part.data_ptr(), len(part)))
+                found.append(digest(part.data_ptr(), part.nbytes // 4))
         return found
 
     def _flat_weights(self) -> Iterator[torch.Tensor]:
