@@ -117,3 +117,19 @@ def test_the_command_prints_tables_and_json(capsys):
     said = capsys.readouterr().out
     assert "predicted" in said and "H200" in said
     assert main([*common, "--kind", "nothing"]) == 2
+    capsys.readouterr()
+    for words in (
+        ("--threads", "0"),
+        ("--repeats", "0"),
+        ("--prompts", "0"),
+        ("--new-tokens", "1"),
+    ):
+        assert main([*common, *words]) == 2
+        assert words[0].strip("-").replace("-", "_") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["peers", "performance"])
+@pytest.mark.parametrize("words", [("--threads", "0"), ("--repeats", "0")])
+def test_counts_below_one_are_refused_by_name(command, words, capsys):
+    assert main(["bench", command, *words]) == 2
+    assert words[0].strip("-") in capsys.readouterr().err

@@ -6,13 +6,11 @@ import argparse
 import json
 from dataclasses import asdict
 
-import torch
-
 from workbench.bench.cost_model import CostReport, cost_report
 from workbench.bench.elsewhere import Place, predict
 from workbench.bench.machine import this_machine, words
 from workbench.bench.roofline import KNOWN, Hardware, Size, fitted
-from workbench.core.errors import BadInput
+from workbench.core.errors import BadInput, at_least
 from workbench.core.sampling import Sampling
 
 
@@ -40,9 +38,11 @@ def run(args: argparse.Namespace) -> int:
     """Measure, predict and print; returns the exit code."""
     from workbench.engine.run import RunSettings
     from workbench.models.load import load
+    from workbench.models.threads import set_threads
     from workbench.zoo.held_out import prompts as held_out
 
-    torch.set_num_threads(args.threads)
+    at_least(1, prompts=args.prompts)
+    set_threads(args.threads)
     texts = [p.text for p in held_out() if args.kind in (p.kind, "all")][: args.prompts]
     if not texts:
         kinds = sorted({p.kind for p in held_out()})

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from workbench.bench.cost_curve import CostCurve, RoundCost, measure_curve
 from workbench.core.best_tree import BestTree, best_for_cost, expected_emitted, rank_acceptance
 from workbench.core.decoding import Need
-from workbench.core.errors import BadInput
+from workbench.core.errors import BadInput, at_least
 from workbench.core.method import make_method
 from workbench.core.trace import Round
 from workbench.engine.run import Run, RunSettings
@@ -77,6 +77,9 @@ def cost_report(
     """
     if not prompts or not sizes:
         raise BadInput("prompts and sizes: give at least one of each")
+    at_least(1, repeats=repeats)
+    # The first round pays for what is set up, so with one token nothing would be left to measure.
+    at_least(2 + max(depth for _, depth in sizes), max_new_tokens=settings.max_new_tokens)
     verify = measure_curve(settings.model, progress=lambda s: progress(0.2 * s))
     assert verify is not None  # nobody stopped it
     draft = None

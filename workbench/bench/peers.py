@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from workbench.core.errors import BadInput
+from workbench.core.errors import BadInput, at_least
 from workbench.core.sampling import Sampling
 from workbench.drafters.draft_model import DraftModel
 from workbench.engine.run import Run, RunSettings, versions
 from workbench.models.load import Model, load
+from workbench.models.threads import set_threads
 from workbench.policies.fixed import Fixed
 
 OWN_AR = "ours: none"
@@ -260,7 +261,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     from workbench.zoo.held_out import prompts as held_out
 
-    torch.set_num_threads(args.threads)
+    at_least(1, repeats=args.repeats, new_tokens=args.new_tokens)
+    set_threads(args.threads)
     texts = [p.text for p in held_out() if args.kind in (p.kind, "all")]
     if not texts:
         kinds = sorted({p.kind for p in held_out()})

@@ -13,15 +13,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from workbench.bench import growth, peers
 from workbench.bench.claims import sections
 from workbench.bench.machine import this_machine, words
-from workbench.core.errors import ModelError
+from workbench.core.errors import ModelError, at_least
 from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
 from workbench.models.load import load, versions
+from workbench.models.threads import set_threads
 
 REPORT = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 HEAD = """\
@@ -106,8 +105,8 @@ PARTS = {
     "passes": (
         "A pass by what runs it (`zoo:target`, no tokens stored)",
         "`transformers` is its own forward, `walk` calls its layers one by one, `fused` repeats"
-        " their arithmetic in fewer operations, `kernel` runs all layers in one call over packed weights"
-        " ([decision 009](decisions/009-compiled-pass.md)). `compile s`: the first call of"
+        " their arithmetic in fewer operations, `kernel` runs all layers in one call over packed"
+        " weights ([decision 009](decisions/009-compiled-pass.md)). `compile s`: the first call of"
         " `torch.compile` for this number of rows.",
     ),
     "context": (
@@ -228,7 +227,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, labs: Callable[..., dict[str, Any]]) -> int:
     """Measure, print and write; ``labs`` measures the user interface, which is not known here."""
-    torch.set_num_threads(args.threads)
+    at_least(1, repeats=args.repeats)
+    set_threads(args.threads)
     measures, tables, made = {**MEASURES, "labs": labs}, {}, {}
     for name in args.part:
         table = measures[name](lambda line: print(line, file=sys.stderr, flush=True), args.repeats)

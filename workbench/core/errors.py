@@ -46,3 +46,14 @@ def closest(name: str, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the nearest known name, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def at_least(low: int, **values: int) -> None:
+    """Refuse a count that is too small, by its name.
+
+    Raises:
+        BadInput: the first value below ``low``.
+    """
+    for name, value in values.items():
+        if value < low:
+            raise BadInput(f"{name}={value}: must be {low} or more")
