@@ -52,3 +52,16 @@ def loaded(checkpoint) -> Callable:
         return made[folder]
 
     return get
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command line in this process: (exit code, standard output, standard error)."""
+    from workbench.cli import main
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = main(list(words))
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return call
