@@ -24,8 +24,8 @@ class Prefix:
     *Paper*: Li and Liang 2021 (arXiv 2101.00190): a prefix in every layer, the model frozen; an MLP
     that makes the prefix while it is trained (4.3); a start from real words (7.4).
 
-    *Deviations*: ``project`` is off, as in peft; on, a few steps go further here, with several
-    times the numbers to train. Words are drawn from the vocabulary, not chosen. With ``project``
+    *Deviations*: ``project`` is off, as in peft; on, there are several times as many numbers to
+    train. Words are drawn from the vocabulary, not chosen. With ``project``
     the MLP starts at random, and a saved prefix is what the MLP made of it, as peft saves it: it
     can be used and trained on, but without the MLP. The strength slider counts each virtual token
     s times in the attention (0 = none), alike in all layers.

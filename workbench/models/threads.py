@@ -1,7 +1,7 @@
 """How many threads a pass should use here: measured, because more of them can be much slower.
 
-On a machine that others use too, a pass that waits for its second thread can take twenty times as
-long as with one; on a free one, two threads nearly halve it.
+On a machine that others use too, a pass that waits for its second thread can take many times as
+long as with one; on a free one, a second thread shortens it.
 """
 
 from __future__ import annotations

@@ -14,13 +14,11 @@ in the pruner. alpha is twice the rank in every block, so that rank is not stren
 masked network instead of the cut-out one: its function is the same. Single zeros have no rows and
 columns that could be left out, so masks of weights are refused.
 
-*Measured* on the embedded target, 30 % of the neurons gone (0.031 nats on text of a held-out
-family), 40 steps of 4 rows: with 160 neighbouring rows, which are of a few files, a rate of 3e-3
-raised that loss by another 0.024 nats, and it raised the dense network's by 0.041 in the same way:
-the files were learnt, not the damage repaired. At 3e-4 and 1e-3 such rows changed nothing (+0.000
-and -0.004). Rows from all over a hundred files lower it by 0.015 at 1e-3 and by 0.004 at 3e-3.
-Hence :data:`RATE` and :func:`workbench.models.calibrate.spread_rows`. The dense network gains 0.006
-from the same training, so about 0.01 is recovery. Equal ranks do as well (`docs/claims.md`).
+Neighbouring rows are of a few files, and at a high rate those are learnt instead of the damage
+repaired: on the embedded target the held-out loss then rises, that of the dense network too. Hence
+:data:`RATE` and rows from all over the text (:func:`workbench.models.calibrate.spread_rows`). What
+that recovers, and that equal ranks do as well, is in `docs/claims.md`; part of it is training that
+helps the dense network, too.
 
 *Cost*: as LoRA of rank R on every matrix of the blocks.
 """
