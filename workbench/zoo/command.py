@@ -1,4 +1,4 @@
-"""``workbench zoo``: train the embedded models again, or show what is known about them."""
+"""``workbench zoo``: train the embedded models again, enlarge them, or show what is known."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from workbench.core.errors import BadInput, closest
 from workbench.models.attachments import EMBEDDED
 from workbench.models.corpus import SourceFile, read_corpus
+from workbench.zoo import inflate_command
 from workbench.zoo.corpus import TokenisedCorpus, tokenise
 from workbench.zoo.heads import HEAD_NAMES, ROUTER_HEAD, train_heads, train_router_head
 from workbench.zoo.publish import WEIGHTS, cards, head_cards, make_card, publish
@@ -24,7 +25,7 @@ DEFAULT_TOKENS = {"target": 7_400_000, "draft": 6_000_000, "moe": 3_600_000}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The sub-commands ``train``, ``info`` and ``prompts``."""
+    """The sub-commands ``train``, ``inflate``, ``info`` and ``prompts``."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     trainer = actions.add_parser(
         "train", help="train an embedded model, or a head beside one, from this Python's source"
@@ -44,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     trainer.add_argument("--corpus", type=Path, help="folder of *.py files (default: the stdlib)")
     trainer.add_argument("--state", type=Path, default=Path("runs/zoo"), help="resumable state")
     trainer.add_argument("--out", type=Path, default=WEIGHTS, help="where the model is written")
+    inflate_command.add_arguments(
+        actions.add_parser(
+            "inflate", help="a large checkpoint that computes the function of a small one"
+        )
+    )
     info = actions.add_parser("info", help="cards of the embedded models")
     info.add_argument("--json", action="store_true")
     prompts = actions.add_parser("prompts", help="the held-out prompts, or the text of one")
@@ -55,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     """Dispatch; returns the exit code."""
     if args.action == "train":
         return train_command(args)
+    if args.action == "inflate":
+        return inflate_command.run(args)
     return info_command(args) if args.action == "info" else prompts_command(args)
 
 
