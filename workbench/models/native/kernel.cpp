@@ -60,10 +60,15 @@ inline int place_of(int lane) {
 inline void store(float* to, Vec value) { *reinterpret_cast<Vec*>(to) = value; }
 inline Vec all(float value) { return value - Vec{}; }
 
+typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+inline Four four(const Vec& value, int k) { return reinterpret_cast<const Four*>(&value)[k]; }
+
+// Halves are added until one number is left.
 inline float total(Vec value) {
-  float sum = 0;
-  for (int k = 0; k < WIDTH; ++k) sum += value[k];
-  return sum;
+  Four sum = four(value, 0);
+#pragma GCC unroll 3
+  for (int k = 1; k < WIDTH / 4; ++k) sum += four(value, k);
+  return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 // exp by 2^n * 2^f with a polynomial of degree 6 for |f| <= 1/2: within 2 units in the last place.
@@ -112,17 +117,25 @@ struct Rows {
   int64_t causal, threads;
 };
 
+// Memory to fetch while a panel is multiplied: so many bytes for each of its inputs.
+struct Ahead {
+  const char* from;
+  int64_t pace;
+};
+
 // Sums of R rows of x with one panel: out[R LANES].
 template <int R, class W>
-void panel(const W* w, const float* x, int64_t ld, int64_t inputs, float* out) {
+void panel(const W* w, int64_t step, const float* x, int64_t ld, int64_t inputs, float* out,
+           Ahead ahead) {
   constexpr int CHAINS = R <= 2 ? 2 : 1;  // few sums: two of each hide the latency of adding
   Vec sums[CHAINS][R][PARTS] = {};
   int64_t i = 0;
   for (; i + CHAINS <= inputs; i += CHAINS)
 #pragma GCC unroll 2
     for (int c = 0; c < CHAINS; ++c) {
+      __builtin_prefetch(ahead.from + (i + c) * ahead.pace);
       Vec a[PARTS];
-      lanes_of(w + (i + c) * LANES, a);
+      lanes_of(w + (i + c) * step, a);
 #pragma GCC unroll 12
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
@@ -130,7 +143,7 @@ void panel(const W* w, const float* x, int64_t ld, int64_t inputs, float* out) {
     }
   for (; i < inputs; ++i) {
     Vec a[PARTS];
-    lanes_of(w + i * LANES, a);
+    lanes_of(w + i * step, a);
     for (int r = 0; r < R; ++r)
       for (int k = 0; k < PARTS; ++k) sums[0][r][k] += a[k] * x[r * ld + i];
   }
@@ -143,24 +156,34 @@ void panel(const W* w, const float* x, int64_t ld, int64_t inputs, float* out) {
 }
 
 template <class W>
-void block(int rows, const W* w, const float* x, int64_t ld, int64_t inputs, float* out) {
+void block(int rows, const W* w, int64_t step, const float* x, int64_t ld, int64_t inputs,
+           float* out, Ahead ahead) {
   switch (rows) {
-    case 1: return panel<1>(w, x, ld, inputs, out);
-    case 2: return panel<2>(w, x, ld, inputs, out);
-    case 3: return panel<3>(w, x, ld, inputs, out);
-    case 4: return panel<4>(w, x, ld, inputs, out);
-    case 5: return panel<5>(w, x, ld, inputs, out);
-    case 6: return panel<6>(w, x, ld, inputs, out);
+    case 1: return panel<1>(w, step, x, ld, inputs, out, ahead);
+    case 2: return panel<2>(w, step, x, ld, inputs, out, ahead);
+    case 3: return panel<3>(w, step, x, ld, inputs, out, ahead);
+    case 4: return panel<4>(w, step, x, ld, inputs, out, ahead);
+    case 5: return panel<5>(w, step, x, ld, inputs, out, ahead);
+    case 6: return panel<6>(w, step, x, ld, inputs, out, ahead);
 #ifdef __AVX512F__
-    case 7: return panel<7>(w, x, ld, inputs, out);
-    case 8: return panel<8>(w, x, ld, inputs, out);
-    case 9: return panel<9>(w, x, ld, inputs, out);
-    case 10: return panel<10>(w, x, ld, inputs, out);
-    case 11: return panel<11>(w, x, ld, inputs, out);
-    default: return panel<12>(w, x, ld, inputs, out);
+    case 7: return panel<7>(w, step, x, ld, inputs, out, ahead);
+    case 8: return panel<8>(w, step, x, ld, inputs, out, ahead);
+    case 9: return panel<9>(w, step, x, ld, inputs, out, ahead);
+    case 10: return panel<10>(w, step, x, ld, inputs, out, ahead);
+    case 11: return panel<11>(w, step, x, ld, inputs, out, ahead);
+    default: return panel<12>(w, step, x, ld, inputs, out, ahead);
 #endif
   }
 }
+
+// Rows of the next block: 16 go 4 + 4 + 4 + 4 and not 5 + 5 + 5 + 1, which keeps the pipes full.
+inline int even(int64_t left, int64_t most) {
+  const int64_t blocks = (left + most - 1) / most;
+  return static_cast<int>((left + blocks - 1) / blocks);
+}
+
+// Inputs that are multiplied at once: their rows and their part of a panel stay in the first cache.
+constexpr int64_t STRETCH = 512;
 
 // out[n outputs] (+)= x[n inputs] times the matrix; ld: floats from one row of x to the next.
 template <class W>
@@ -171,20 +194,24 @@ void product(const Matrix& m, const float* x, int64_t ld, int64_t n, float* out,
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
   for (int64_t p = 0; p < count; ++p) {
     constexpr int64_t MOST = sizeof(W) == 2 ? NARROW_BLOCK : BLOCK;
-    const W* w = panels + p * m.inputs * LANES;
     const int64_t from = p * LANES;
     const int64_t lanes = m.outputs - from < LANES ? m.outputs - from : LANES;
     float sums[BLOCK * LANES];
-    for (int64_t row = 0; row < n;) {
-      // 16 rows go 4 + 4 + 4 + 4 and not 5 + 5 + 5 + 1: even blocks keep the pipes full.
-      int64_t left = n - row, blocks = (left + MOST - 1) / MOST;
-      int rows = static_cast<int>((left + blocks - 1) / blocks);
-      block(rows, w, x + row * ld, ld, m.inputs, sums);
-      for (int r = 0; r < rows; ++r, ++row) {
-        float* to = out + row * m.outputs + from;
-        for (int64_t k = 0; k < lanes; ++k) {
-          float value = sums[r * LANES + k] + (m.bias ? m.bias[from + k] : 0.0f);
-          to[k] = add ? to[k] + value : value;
+    const int64_t blocks = (n + MOST - 1) / MOST, pace = LANES * sizeof(W) / blocks;
+    for (int64_t start = 0, some; start < m.inputs; start += some) {
+      some = blocks > 1 ? even(m.inputs - start, STRETCH) : m.inputs;
+      const W* w = panels + (p * m.inputs + start) * LANES;
+      // Each block of rows fetches its share of what follows, so that memory never waits for sums.
+      Ahead ahead = {reinterpret_cast<const char*>(w + some * LANES), pace};
+      for (int64_t row = 0; row < n; ahead.from += pace * some) {
+        const int rows = even(n - row, MOST);
+        block(rows, w, LANES, x + row * ld + start, ld, some, sums, ahead);
+        for (int r = 0; r < rows; ++r, ++row) {
+          float* to = out + row * m.outputs + from;
+          for (int64_t k = 0; k < lanes; ++k) {
+            float value = sums[r * LANES + k] + (m.bias && !start ? m.bias[from + k] : 0.0f);
+            to[k] = add || start ? to[k] + value : value;
+          }
         }
       }
     }
@@ -252,44 +279,62 @@ void softmax(float* s, int64_t length) {
   for (int64_t j = 0; j < full; j += WIDTH) store(s + j, load(s + j) * by);
 }
 
+// Sixteen keys [LANES size] as a panel [size LANES].
+inline void flip(const float* keys, int64_t size, float* panel) {
+  int64_t k = 0;
+  for (; k + 4 <= size; k += 4)
+#pragma GCC unroll 4
+    for (int lane = 0; lane < LANES; lane += 4) {
+      Four a = *reinterpret_cast<const Four*>(keys + lane * size + k);
+      Four b = *reinterpret_cast<const Four*>(keys + (lane + 1) * size + k);
+      Four c = *reinterpret_cast<const Four*>(keys + (lane + 2) * size + k);
+      Four d = *reinterpret_cast<const Four*>(keys + (lane + 3) * size + k);
+      typedef int32_t Places __attribute__((vector_size(16)));
+      const Places low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5},
+                   last = {2, 3, 6, 7};
+      Four ab = __builtin_shuffle(a, b, low), cd = __builtin_shuffle(c, d, low);
+      Four ab2 = __builtin_shuffle(a, b, high), cd2 = __builtin_shuffle(c, d, high);
+      float* to = panel + k * LANES + lane;
+      *reinterpret_cast<Four*>(to) = __builtin_shuffle(ab, cd, first);
+      *reinterpret_cast<Four*>(to + LANES) = __builtin_shuffle(ab, cd, last);
+      *reinterpret_cast<Four*>(to + 2 * LANES) = __builtin_shuffle(ab2, cd2, first);
+      *reinterpret_cast<Four*>(to + 3 * LANES) = __builtin_shuffle(ab2, cd2, last);
+    }
+  for (; k < size; ++k)
+    for (int lane = 0; lane < LANES; ++lane) panel[k * LANES + lane] = keys[lane * size + k];
+}
+
 // Queries [rows size] against keys [length size]: scores [rows stride].
 void scores_of(const float* q, int64_t rows, const float* keys, int64_t length, int64_t size,
                float scale, float* scores, int64_t stride) {
   if (rows < 4) {
     for (int64_t r = 0; r < rows; ++r)
-      for (int64_t j = 0; j < length; ++j)
+      for (int64_t j = 0; j < length; ++j) {
+        __builtin_prefetch(keys + (j + 32) * size);
+        __builtin_prefetch(keys + (j + 32) * size + 16);
         scores[r * stride + j] = dot(q + r * size, keys + j * size, size) * scale;
+      }
     return;
   }
-  std::vector<float> flipped(size * LANES);
+  static thread_local std::vector<float> flipped;
+  flipped.resize(size * LANES);
   for (int64_t j = 0; j < length; j += LANES) {
     const int64_t lanes = length - j < LANES ? length - j : LANES;
-    for (int64_t lane = 0; lane < lanes; ++lane)
-      for (int64_t k = 0; k < size; ++k) flipped[k * LANES + lane] = keys[(j + lane) * size + k];
+    const float* some_keys = keys + j * size;
+    if (lanes == LANES)
+      flip(some_keys, size, flipped.data());
+    else
+      for (int64_t lane = 0; lane < lanes; ++lane)
+        for (int64_t k = 0; k < size; ++k) flipped[k * LANES + lane] = some_keys[lane * size + k];
+    const Ahead ahead = {reinterpret_cast<const char*>(some_keys + 2 * LANES * size), 64};
     for (int64_t row = 0; row < rows;) {
       float sums[BLOCK * LANES];
-      const int some = static_cast<int>(rows - row < BLOCK ? rows - row : BLOCK);
-      block(some, flipped.data(), q + row * size, size, size, sums);
+      const int some = even(rows - row, BLOCK);
+      block(some, flipped.data(), LANES, q + row * size, size, size, sums, ahead);
       for (int r = 0; r < some; ++r, ++row)
         for (int k = 0; k < LANES; ++k) scores[row * stride + j + k] = sums[r * LANES + k] * scale;
     }
   }
-}
-
-template <int R>
-void mix(const float* weights, int64_t stride, const float* values, int64_t length, int64_t size,
-         int64_t from, float* out) {
-  Vec sums[R][PARTS] = {};
-  for (int64_t j = 0; j < length; ++j) {
-#pragma GCC unroll 4
-    for (int k = 0; k < PARTS; ++k) {
-      Vec v = load(values + j * size + from + k * WIDTH);
-#pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) sums[r][k] += v * weights[r * stride + j];
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int k = 0; k < PARTS; ++k) store(out + r * size + from + k * WIDTH, sums[r][k]);
 }
 
 // Weighted sums of values [length size] by weights [rows stride]: out[rows size].
@@ -297,11 +342,15 @@ void mixed_of(const float* weights, int64_t rows, int64_t stride, const float* v
               int64_t length, int64_t size, float* out) {
   int64_t from = 0;
   for (; from + LANES <= size; from += LANES) {
-    int64_t row = 0;
-    for (; row + 4 <= rows; row += 4)
-      mix<4>(weights + row * stride, stride, values, length, size, from, out + row * size);
-    for (; row < rows; ++row)
-      mix<1>(weights + row * stride, stride, values, length, size, from, out + row * size);
+    const Ahead ahead = {reinterpret_cast<const char*>(values + 32 * size + from),
+                         static_cast<int64_t>(size * sizeof(float))};
+    for (int64_t row = 0; row < rows;) {
+      float sums[BLOCK * LANES];
+      const int some = even(rows - row, BLOCK);
+      block(some, values + from, size, weights + row * stride, stride, length, sums, ahead);
+      for (int r = 0; r < some; ++r, ++row)
+        std::memcpy(out + row * size + from, sums + r * LANES, LANES * sizeof(float));
+    }
   }
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t k = from; k < size; ++k) {
@@ -319,7 +368,8 @@ void attended(const Layer& layer, const Rows& rows, const Store& store, int64_t 
   const int64_t length = rows.past + n, stride = (length + LANES - 1) / LANES * LANES;
   const float* keys = store.keys + head * store.capacity * size;
   const float* values = store.values + head * store.capacity * size;
-  std::vector<float> q(folded * size), scores(folded * stride), sums(folded * size);
+  static thread_local std::vector<float> q, scores, sums;
+  q.resize(folded * size), scores.resize(folded * stride), sums.resize(folded * size);
   for (int64_t r = 0; r < n; ++r)
     std::memcpy(&q[r * groups * size], qkv + r * wide + head * groups * size,
                 groups * size * sizeof(float));
