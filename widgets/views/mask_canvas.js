@@ -26,6 +26,7 @@ const MASK_CSS = `
 
 const MASK_TOOLS = { brush: ["Brush", "b"], rectangle: ["Rectangle", "r"], lasso: ["Lasso", "l"], look: ["Look", "v"] };
 const BRUSHES = [1, 3, 5, 9];
+const WALK_MS = 150; // keys closer than this are one walk
 const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1],
   PageUp: [-8, 0], PageDown: [8, 0], Home: [0, -Infinity], End: [0, Infinity] };
 
@@ -53,7 +54,7 @@ function render({ model, el }) {
   const title = dwElement("div", { class: "title" }), said = dwElement("div", { class: "said", "aria-live": "polite" });
   const ui = { tool: "brush", keep: false, size: 1, cursor: [0, 0], stroke: null, corner: null, hover: null };
   const state = maskState(() => request()), painter = maskPainter(lower, root, state);
-  let waiting = 0, selecting, labels = { row: "row", column: "column" };
+  let waiting = 0, selecting, walked = null, labels = { row: "row", column: "column" };
 
   const tools = Object.entries(MASK_TOOLS).map(([name, [text, key]]) => [name, [text, `${text} (key ${key})`]]);
   const tool = maskButtons("Tool", Object.fromEntries(tools), (name) => { ui.tool = name; ui.corner = null; request(); });
@@ -128,8 +129,9 @@ function render({ model, el }) {
     }
     return cells;
   };
-  /** Tell Python of the cells that are not so already; nothing to say, no event. */
+  /** Tell Python of the cells that are not so already; nothing to say, no event. A walk ends first. */
   const finish = (cells, keep) => {
+    arrive();
     const share = keep ? 255 : 0, changed = [...cells].filter((cell) => state.kept[cell] !== share).sort((a, b) => a - b);
     if (changed.length) {
       state.paint(changed, share);
@@ -148,12 +150,17 @@ function render({ model, el }) {
     said.textContent = `${labels.row} ${range(data.row_edges, row)}, ${labels.column} ${range(data.column_edges, column)}`
       + ` · ${share} · |w| ${Math.round((100 * (state.values[cell] || 0)) / 255)} % of full shade`;
   };
+  /** Where a walk ended is told once, before anything that is done there. */
+  const arrive = () => {
+    clearTimeout(selecting);
+    if (walked) post({ kind: "select", row: walked[0], column: walked[1] });
+    walked = null;
+  };
   const select = (cell, soon) => {
-    ui.cursor = clamp(cell);
+    walked = ui.cursor = clamp(cell);
     tell(ui.cursor);
     clearTimeout(selecting);
-    const [row, column] = ui.cursor, say = () => post({ kind: "select", row, column });
-    if (soon) say(); else selecting = setTimeout(say, 150);
+    if (soon) arrive(); else selecting = setTimeout(arrive, WALK_MS);
     request();
   };
 

@@ -48,7 +48,7 @@ def press(view, *keys: str) -> None:
 
 def pixel(view, row: int, column: int) -> list[int]:
     """Mean colour around a cell's middle, so that the hatch counts by its share."""
-    view.page.wait_for_timeout(80)
+    view.drawn()
     x, y = at(view, row, column)
     return view.page.evaluate(
         "([x, y]) => { const c = document.querySelector('.stage canvas');"
@@ -126,9 +126,10 @@ def test_the_strip_paints_whole_columns(stage):
 
 
 def test_keys_do_all_of_it(stage):
-    view = stage(esm.MASK, state())
+    view = stage(esm.MASK, state(), still=True)
     view.page.locator(".stage").focus()
     press(view, "ArrowDown", "ArrowRight", "ArrowRight", "Space")
+    assert {"kind": "select", "row": 1, "column": 2} == view.said()[-2], "told before the paint"
     assert view.said()[-1] == {"kind": "paint", "keep": False, "cells": [[1, 2]]}
     press(view, "Shift+Space")
     assert view.said()[-1] == {"kind": "paint", "keep": True, "cells": [[1, 2]]}
@@ -138,21 +139,32 @@ def test_keys_do_all_of_it(stage):
     assert view.said()[-1]["cells"] == [[1, 3], [2, 2], [2, 3]], "a rectangle of two corners"
     press(view, "b", "+", "End", "Space")
     assert view.said()[-1]["cells"] == [[r, c] for r in (1, 2, 3) for c in (8, 9)]
-    view.page.wait_for_timeout(250)  # the last step of the walk is told
     count = len(view.said())
     press(view, "r", "Space", "Escape", "Home")
-    view.page.wait_for_timeout(250)
+    view.pass_ms(250)
     assert [event["kind"] for event in view.said()[count:]] == ["select"], "cancelled"
 
 
+def test_a_walk_is_told_before_what_is_painted_at_its_end(stage):
+    view = stage(esm.MASK, state(), still=True)
+    view.page.locator(".stage").focus()
+    press(view, "ArrowRight", "ArrowRight", "Space")
+    end = {"kind": "select", "row": 0, "column": 2}
+    paint = {"kind": "paint", "keep": False, "cells": [[0, 2]]}
+    assert view.said() == [end, paint]
+    view.pass_ms(1000)
+    assert view.said() == [end, paint], "once"
+
+
 def test_looking_selects_and_walking_tells_only_where_it_ends(stage):
-    view = stage(esm.MASK, state(row_label="head", column_label="neuron"))
+    view = stage(esm.MASK, state(row_label="head", column_label="neuron"), still=True)
     view.page.get_by_role("button", name="Look").click()
     view.page.mouse.click(*at(view, 3, 4))
     assert view.said() == [{"kind": "select", "row": 3, "column": 4}]
     assert view.page.inner_text(".said").startswith("head 3, neuron 4 · kept · |w| ")
     press(view, "ArrowRight", "ArrowRight", "ArrowUp")
-    view.page.wait_for_timeout(250)
+    assert len(view.said()) == 1
+    view.pass_ms(250)
     assert view.said()[1:] == [{"kind": "select", "row": 2, "column": 6}]
 
 
@@ -178,7 +190,7 @@ def test_shares_and_ones_are_both_understood(stage):
 
 
 def test_a_late_answer_does_not_wipe_a_fresh_stroke(stage):
-    view = stage(esm.MASK, state())
+    view = stage(esm.MASK, state(), still=True)
     drag(view, (1, 1), (1, 1))
     drag(view, (2, 2), (2, 2))
     first = np.ones((8, 10), bool)
@@ -192,10 +204,11 @@ def test_a_late_answer_does_not_wipe_a_fresh_stroke(stage):
 
 
 def test_a_stroke_that_is_never_answered_is_taken_back(stage):
-    view = stage(esm.MASK, state())
+    view = stage(esm.MASK, state(), still=True)
     drag(view, (1, 1), (1, 1))
+    view.pass_ms(2400)
     assert is_pruned(view, 1, 1)
-    view.page.wait_for_timeout(2700)
+    view.pass_ms(300)
     assert not is_pruned(view, 1, 1), "the kernel's word counts in the end"
 
 
