@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -82,7 +82,7 @@ def widening_of(model: Model, shape: Shape, way: str = "duplicate") -> Widening:
     """
     if way not in WAYS:
         raise BadInput(f"--by {way!r}: one of {', '.join(WAYS)}")
-    config = model.network.config
+    config: Any = model.network.config
     return Widening.of(
         Shape.of(config),
         shape,
@@ -134,7 +134,7 @@ def inflate(
         raise BadInput(f"--dtype {dtype!r}: one of {', '.join(DTYPES)}")
     out = out.expanduser()
     check_folder(out)
-    started = time.perf_counter()
+    started, tokenizer = time.perf_counter(), cast(Any, model.tokenizer)
     widening, kind = widening_of(model, shape, way), DTYPES[dtype]
     parameters = shape.parameters(model.vocab_size, widening.tied, widening.head_norms)
     check_room(out, parameters * kind.itemsize)
@@ -142,7 +142,7 @@ def inflate(
         written = _write_weights(folder, model, Tensors(widening, seed, kind), report)
         config_of(model, widening, kind).save_pretrained(folder)
         model.network.generation_config.save_pretrained(folder)
-        model.tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         made = {"dtype": dtype, "by": way, "seed": seed, **written}
         card = make_card(model, widening, made)
         card["seconds"] = round(time.perf_counter() - started, 1)
@@ -164,11 +164,11 @@ def _write_weights(
     for number, part in enumerate(tensors.parts(weights), 1):
         file = f"model-{number:05}-of-{count:05}.safetensors"
         save_file(part, folder / file, metadata={"format": "pt"})
-        for name, tensor in part.items():
-            places[name] = file
-            totals["parameters"] += tensor.numel()
-            totals["zeros"] += tensor.numel() - int(tensor.count_nonzero())
-            totals["weights_bytes"] += tensor.nbytes
+        places |= dict.fromkeys(part, file)
+        totals["parameters"] += sum(tensor.numel() for tensor in part.values())
+        totals["zeros"] += sum(int((tensor == 0).sum()) for tensor in part.values())
+        totals["weights_bytes"] += sum(tensor.nbytes for tensor in part.values())
+        part.clear()  # the loop still holds it while the next one is made
         report(f"{number} of {count} files, {totals['weights_bytes'] / 1e9:.2f} GB")
     index = {"metadata": {"total_size": totals["weights_bytes"]}, "weight_map": places}
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
