@@ -74,15 +74,14 @@ def _known(name: str) -> bool:
     return name in ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight")
 
 
-def widening_of(model: Model, shape: Shape, way: str = "duplicate") -> Widening:
-    """How a model lies in a shape.
+def widening_of(config: Any, shape: Shape, way: str = "duplicate") -> Widening:
+    """How a model of this configuration lies in a shape.
 
     Raises:
         BadInput: a shape that cannot hold it, or an unknown way.
     """
     if way not in WAYS:
         raise BadInput(f"--by {way!r}: one of {', '.join(WAYS)}")
-    config: Any = model.network.config
     return Widening.of(
         Shape.of(config),
         shape,
@@ -93,9 +92,9 @@ def widening_of(model: Model, shape: Shape, way: str = "duplicate") -> Widening:
     )
 
 
-def config_of(model: Model, widening: Widening, dtype: torch.dtype) -> Any:
-    """The configuration of the large network."""
-    config, shape = copy.deepcopy(model.network.config), widening.large
+def config_of(small: Any, widening: Widening, dtype: torch.dtype) -> Any:
+    """The configuration of the large network, from that of the small one."""
+    config, shape = copy.deepcopy(small), widening.large
     config.hidden_size, config.head_dim = shape.hidden, shape.head_size
     config.num_attention_heads, config.num_key_value_heads = shape.heads, shape.kv_heads
     config.intermediate_size, config.num_hidden_layers = shape.inner, shape.layers
@@ -135,12 +134,12 @@ def inflate(
     out = out.expanduser()
     check_folder(out)
     started, tokenizer = time.perf_counter(), cast(Any, model.tokenizer)
-    widening, kind = widening_of(model, shape, way), DTYPES[dtype]
+    widening, kind = widening_of(model.network.config, shape, way), DTYPES[dtype]
     parameters = shape.parameters(model.vocab_size, widening.tied, widening.head_norms)
     check_room(out, parameters * kind.itemsize)
     with _renamed_when_whole(out) as folder:
         written = _write_weights(folder, model, Tensors(widening, seed, kind), report)
-        config_of(model, widening, kind).save_pretrained(folder)
+        config_of(model.network.config, widening, kind).save_pretrained(folder)
         model.network.generation_config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         made = {"dtype": dtype, "by": way, "seed": seed, **written}
