@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Test processes side by side do not wait for each other's measurements.
+os.environ["WORKBENCH_TURN"] = os.path.join(tempfile.gettempdir(), f"turn-{os.getpid()}")
 
+import strict_types
 import torch
 
+strict_types.install()  # before anything of the workbench is imported
 torch.set_num_threads(1)
 
 
