@@ -8,6 +8,7 @@ between measurements, results readable at any time.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import threading
@@ -18,6 +19,7 @@ from typing import Any
 from workbench.bench import summary
 from workbench.bench.grid import Grid
 from workbench.bench.sweep import Sweep, SweepProgress
+from workbench.bench.turn import Turn, words
 from workbench.core.errors import WorkbenchError
 
 ENDED = ("stopped", "finished", "failed")
@@ -26,7 +28,9 @@ ENDED = ("stopped", "finished", "failed")
 class Arena:
     """A sweep in a thread of its own.
 
-    States: idle, running, paused, stopped, finished, failed (``error`` says why). ``listener``
+    States: idle, running, paused, stopped, finished, failed (``error`` says why). While another
+    measurement of this machine is under way, it waits for its end; ``waiting`` says for whom.
+    A pause lets others measure. ``listener``
     hears every progress and every change of state, from the thread that caused it; it must be
     quick, and what it raises is logged and does not touch the sweep.
 
@@ -45,7 +49,8 @@ class Arena:
         **options: Any,
     ):
         self.sweep = Sweep(grid, folder, **options)
-        self.state, self.error = "idle", ""
+        self.state, self.error, self.waiting = "idle", "", ""
+        self._turn = Turn(f"the sweep in {self.sweep.journal.folder}")
         self._listen = listener or (lambda progress: None)
         self._progress = self.sweep.progress()
         self._go, self._stop = threading.Event(), threading.Event()
@@ -145,9 +150,11 @@ class Arena:
     def _measure(self) -> None:
         steps = self.sweep.steps()
         while not self._stop.is_set():
-            self._go.wait()
-            if self._stop.is_set():
-                break
+            if not self._go.is_set():
+                self._turn.leave()
+                self._go.wait()
+            if not self._has_turn():
+                continue
             seen = next(steps, None)
             if seen is None:
                 self._finish()
@@ -157,6 +164,20 @@ class Arena:
             self._tell(seen)
         steps.close()
         self._end("stopped")
+
+    def _has_turn(self) -> bool:
+        """Whether it may measure; False where it was paused or stopped before its turn came."""
+        if self._stop.is_set():
+            return False
+        came = self._turn.wait(self._waits, lambda s: self._stop.wait(s) or not self._go.is_set())
+        if self.waiting:
+            self.waiting = ""
+            self._tell(self._progress)
+        return came
+
+    def _waits(self, holder: str) -> None:
+        self.waiting = holder
+        self._tell(dataclasses.replace(self._progress, line=words(holder)))
 
     def _finish(self) -> None:
         """Write the table of measurements and its summary beside the lines."""
@@ -174,6 +195,7 @@ class Arena:
             self._end("failed", f"{type(error).__name__}: {error} (this is a bug of the workbench)")
 
     def _end(self, state: str, error: str = "") -> None:
+        self._turn.leave()
         self.error, self.state = error, state
         self._progress = self.sweep.progress(error or self._progress.line)
         self.sweep.close()

@@ -13,6 +13,7 @@ from workbench.bench.arena import Arena
 from workbench.bench.grid import Grid, Setting
 from workbench.bench.preset import open_preset
 from workbench.bench.sweep import SweepProgress
+from workbench.bench.turn import WAITING
 from workbench.bench.workers import BACKENDS
 from workbench.core.errors import BadInput, WorkbenchError
 from workbench.core.method import DECODING, find_method
@@ -137,7 +138,7 @@ def grid_of(args: argparse.Namespace) -> Grid:
 
 
 class ProgressLine:
-    """``37 / 128, 12 s left`` on a terminal's standard error; elsewhere nothing moves."""
+    """``37 / 128, 12 s left`` on a terminal's standard error; elsewhere only what it waits for."""
 
     def __init__(self) -> None:
         self._live, self._shown = sys.stderr.isatty(), 0.0
@@ -150,6 +151,8 @@ class ProgressLine:
             head = f"{seen.done} / {seen.total}{left}{failed}"
             print(f"\r\x1b[K{head}  {seen.line}"[:110], end="", file=sys.stderr, flush=True)
             self._shown = now
+        elif not self._live and seen.line.startswith(WAITING):
+            print(seen.line, file=sys.stderr)
 
     def close(self) -> None:
         if self._shown:
