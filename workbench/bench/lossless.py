@@ -41,7 +41,7 @@ from workbench.core.errors import Mismatch
 from workbench.core.method import make_method, methods
 from workbench.core.sampling import Sampling
 from workbench.core.tree import DraftTree
-from workbench.engine.decode import check_tree, target_law
+from workbench.engine.decode import check_tree, rows_of, target_laws
 from workbench.engine.run import Run, RunSettings
 from workbench.testing.saboteurs import WRONG_VERIFIERS
 
@@ -110,9 +110,9 @@ class Probe:
 
     def _scored(self, ctx: Context, tree: DraftTree) -> tuple[torch.Tensor, torch.Tensor]:
         session = self.run.decoding.target
-        rows = torch.cat((tree.tokens.new_tensor(ctx.tokens[-1:]), tree.tokens))
+        rows = rows_of(ctx.tokens[-1], tree)
         forward = session.forward(rows, (-1, *(above + 1 for above in tree.parent)))
-        return target_law(self.run.decoding, forward, ctx.tokens), forward.logits
+        return target_laws(self.run.decoding, forward, ctx.tokens)[0], forward.logits
 
     def _row_error(self, ctx: Context, tree: DraftTree, logits: torch.Tensor) -> float:
         """Largest difference to a plain forward of the text and the deepest path."""

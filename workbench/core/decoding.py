@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -193,6 +194,12 @@ class Verdict:
     accept: Float[torch.Tensor, "n"]
 
     @staticmethod
+    def at_root(p: Float[torch.Tensor, "rows v"]) -> Verdict:
+        """The verdict of a tree without nodes: the next token is drawn from the root's law."""
+        stop, accept = _certain(p.dtype)
+        return Verdict(stop, p.__getitem__, accept)
+
+    @staticmethod
     def from_accept(
         tree: DraftTree, accept: Float[torch.Tensor, "n"], bonus: Callable[[int], torch.Tensor]
     ) -> Verdict:
@@ -215,6 +222,11 @@ class Verdict:
     def expected_emitted(self, tree: DraftTree) -> float:
         """Expected tokens of the round: accepted nodes plus the extra one."""
         return sum(self.reach(tree))
+
+
+@lru_cache(maxsize=4)
+def _certain(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.ones(1, dtype=dtype), torch.zeros(0, dtype=dtype)
 
 
 @runtime_checkable

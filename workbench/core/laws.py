@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float
 
@@ -24,6 +26,16 @@ def without(p: Float[torch.Tensor, "v"], token: int) -> Float[torch.Tensor, "v"]
     rest[token] = 0
     mass = rest.sum()
     return torch.where(mass > 0, rest / mass.clamp_min(torch.finfo(p.dtype).tiny), p)
+
+
+def chances_of(
+    laws: Float[torch.Tensor, "rows v"], rows: Iterable[int], tokens: Iterable[int]
+) -> list[float]:
+    """What the law of each row gives its token. A tree has few nodes: plain lookups are soonest."""
+    if laws.device.type == "cpu":
+        numbers = laws.detach().numpy()
+        return [float(numbers[at]) for at in zip(rows, tokens, strict=True)]
+    return laws[list(rows), list(tokens)].tolist()
 
 
 def distinct_children(tree: DraftTree, tokens: list[int]) -> list[tuple[int, ...]]:

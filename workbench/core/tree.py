@@ -71,7 +71,7 @@ class DraftTree:
     @staticmethod
     def empty(device: torch.device | str = "cpu") -> DraftTree:
         """The tree of plain decoding: no node."""
-        return DraftTree(torch.empty(0, dtype=torch.long, device=device), ())
+        return _no_node(torch.device(device))
 
     @staticmethod
     def chain(tokens: Int[torch.Tensor, "n"], probs=None, score=None) -> DraftTree:
@@ -85,6 +85,11 @@ class DraftTree:
             path.append(node)
             node = self.parent[node]
         return path[::-1]
+
+
+@lru_cache(maxsize=8)
+def _no_node(device: torch.device) -> DraftTree:
+    return DraftTree(torch.empty(0, dtype=torch.long, device=device), ())
 
 
 @dataclass(frozen=True)

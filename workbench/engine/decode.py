@@ -32,9 +32,10 @@ from workbench.core.sampling import Sampling, draw_one
 from workbench.core.trace import NO_TOKEN, Round
 from workbench.core.tree import DraftTree, shape_of
 from workbench.engine.hidden_text import HiddenText
-from workbench.engine.record import Draw, record_round
+from workbench.engine.record import Draw, entropy_bits, record_round
 from workbench.engine.stopwatch import Stopwatch
 from workbench.models.learner import Learner
+from workbench.models.native.laws import compiled_laws
 from workbench.models.session import Forward, Session
 from workbench.models.store import Store, open_store
 from workbench.models.twin import Twin
@@ -87,10 +88,10 @@ def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
         if run.cancelled():
             run.finish = "stopped"
             return
-        rows = torch.cat((tree.tokens.new_tensor(ctx.tokens[-1:]), tree.tokens))
+        rows = rows_of(ctx.tokens[-1], tree)
         forward = run.target.forward(rows, (-1, *(p + 1 for p in tree.parent)), capture=capture)
         watch.lap("verify")
-        p = target_law(run, forward, ctx.tokens)
+        p, bits = target_laws(run, forward, ctx.tokens)
         verdict = run.verifier.verify(tree, p)
         drawn = draw_outcome(run, ctx, tree, verdict, end)
         watch.lap("other")
@@ -108,7 +109,19 @@ def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
         watch.lap("other")
         told, note = ctx.take_reports()
         yield record_round(
-            run.record_top, index, start, root, tree, p, verdict, drawn, budget, watch, told, note
+            run.record_top,
+            index,
+            start,
+            root,
+            tree,
+            p,
+            bits,
+            verdict,
+            drawn,
+            budget,
+            watch,
+            told,
+            note,
         )
         index += 1
 
@@ -227,12 +240,30 @@ def check_tree(run: Decoding, tree: DraftTree, budget: Budget) -> None:
         )
 
 
-def target_law(run: Decoding, forward: Forward, tokens: list[int]) -> torch.Tensor:
-    """The laws ``[n+1 v]`` of a forward, or the error that names the layer of the first NaN."""
+def rows_of(root: int, tree: DraftTree) -> list[int] | torch.Tensor:
+    """Tokens of a target pass; a list where nothing has to come from a device."""
+    if tree.tokens.device.type == "cpu":
+        return [root, *tree.tokens.tolist()]
+    return torch.cat((tree.tokens.new_tensor([root]), tree.tokens))
+
+
+def target_laws(
+    run: Decoding, forward: Forward, tokens: list[int]
+) -> tuple[torch.Tensor, list[float]]:
+    """The laws ``[n+1 v]`` of a forward and their entropies in bits.
+
+    Raises:
+        NotFinite: naming the layer of the first NaN.
+    """
     # The largest logit is NaN if any is, and infinite if any is; -inf only bars a token.
-    if not math.isfinite(float(forward.logits.max())):
+    found = compiled_laws(run.sampling, forward.logits)
+    highest = [float(forward.logits.max())] if found is None else found.highest
+    if not all(map(math.isfinite, highest)):
         raise run.target.explain_not_finite(tokens)
-    return run.sampling.law(forward.logits)
+    if found is not None:
+        return found.laws, found.bits
+    laws = run.sampling.law(forward.logits)
+    return laws, entropy_bits(laws)
 
 
 def draw_outcome(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from workbench.core.decoding import Budget, Outcome, Verdict
+from workbench.core.laws import chances_of
 from workbench.core.trace import Forwards, Lane, Limits, Ms, Round, Top
 from workbench.core.tree import DraftTree
 from workbench.engine.stopwatch import Stopwatch
@@ -48,11 +49,10 @@ def drafted_chances(tree: DraftTree, p: torch.Tensor) -> tuple[list[float], list
     """What target and draft gave each drafted token; the draft None where nothing was drawn."""
     if not len(tree):
         return [], None if tree.probs is None else []
-    above = torch.tensor([row + 1 for row in tree.parent], device=p.device)
-    q = None
+    tokens, q = tree.tokens.tolist(), None
     if tree.probs is not None:
-        q = tree.probs.gather(1, tree.tokens[:, None])[:, 0].tolist()
-    return p[above, tree.tokens].tolist(), q
+        q = chances_of(tree.probs, range(len(tree)), tokens)
+    return chances_of(p, (row + 1 for row in tree.parent), tokens), q
 
 
 def record_round(
@@ -62,6 +62,7 @@ def record_round(
     root: int,
     tree: DraftTree,
     p: torch.Tensor,
+    bits: list[float],
     verdict: Verdict,
     drawn: Draw,
     budget: Budget,
@@ -70,7 +71,7 @@ def record_round(
     note: str = "",
     lanes: Sequence[Lane] = (),
 ) -> Round:
-    """Everything a picture or a replay needs, as plain numbers."""
+    """Everything a picture or a replay needs, as plain numbers; ``bits``: entropies of ``p``."""
     kind = "chosen"
     if tree.drawn:
         kind = "with_replacement" if tree.with_replacement else "without_replacement"
@@ -99,7 +100,7 @@ def record_round(
         score=None if tree.score is None else tree.score.tolist(),
         p_top=top_of(p, record_top),
         q_top=top_of(laws, record_top),
-        p_bits=entropy_bits(p),
+        p_bits=bits,
         q_bits=entropy_bits(laws) if len(laws) else [],
         report=report or {},
         note=note,

@@ -121,12 +121,13 @@ class KeyValueCache(Cache):
         for layer in self.layers:
             layer.length = self.front_tokens + length
 
-    @torch.inference_mode()
     def reserve(self, tokens: int) -> None:
         """Grow so that ``tokens`` fit."""
-        tokens += self.front_tokens
-        if tokens <= self.capacity:
-            return
+        if self.front_tokens + tokens > self.capacity:
+            self._grow(self.front_tokens + tokens)
+
+    @torch.inference_mode()
+    def _grow(self, tokens: int) -> None:
         capacity = self.capacity
         while capacity < tokens:
             capacity *= 2
@@ -134,7 +135,6 @@ class KeyValueCache(Cache):
             layer.grow(capacity)
         self.capacity = capacity  # last: an interrupted growth is taken up again
 
-    @torch.inference_mode()
     def keep(self, length: int, rows: list[int]) -> None:
         """Compact: after the first ``length`` tokens keep only the given rows of what follows."""
         if rows != list(range(len(rows))):
@@ -148,5 +148,6 @@ class KeyValueCache(Cache):
             return
         device = next((x.device for x in self.layers if x.key_store is not None), None)
         source = torch.tensor(sources, device=device)
-        for layer in self.layers:
-            layer.move(source, start)
+        with torch.inference_mode():
+            for layer in self.layers:
+                layer.move(source, start)

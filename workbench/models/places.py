@@ -5,25 +5,29 @@ A gate or a projection sees rows of numbers only; a session knows their position
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
 
-_POSITIONS: ContextVar[torch.Tensor | None] = ContextVar("positions", default=None)
+from workbench.models.rows import Rows
+
+_UNDER_WAY: ContextVar[tuple[Rows, int] | None] = ContextVar("rows", default=None)
 
 
-@contextmanager
-def at_positions(positions: torch.Tensor) -> Iterator[None]:
-    """While inside, the rows of the pass are at ``positions [n]``."""
-    token = _POSITIONS.set(positions)
-    try:
-        yield
-    finally:
-        _POSITIONS.reset(token)
+class PassOf:
+    """While inside, ``rows`` are being scored; ``front`` slots come before the text."""
+
+    def __init__(self, rows: Rows, front: int):
+        self._said = rows, front
+
+    def __enter__(self) -> None:
+        self._token = _UNDER_WAY.set(self._said)
+
+    def __exit__(self, *problem: object) -> None:
+        _UNDER_WAY.reset(self._token)
 
 
 def positions_now() -> torch.Tensor | None:
-    """Positions of the rows of the pass under way; None outside a session."""
-    return _POSITIONS.get()
+    """Positions ``[n]`` of the rows of the pass under way; None outside a session."""
+    said = _UNDER_WAY.get()
+    return None if said is None else said[0].positions - said[1]

@@ -18,7 +18,8 @@ from workbench.models.anatomy import first_bad_layer, longest_list
 from workbench.models.cache import KeyValueCache
 from workbench.models.clock import elapsed_ms, now
 from workbench.models.forward import Ascent, Forward, tree_block
-from workbench.models.places import at_positions
+from workbench.models.places import PassOf
+from workbench.models.rows import Rows
 
 
 class Session:
@@ -165,7 +166,7 @@ class Session:
         self._cache.set_length(past + total - n)
         try:
             self._cache.reserve(past + total)
-            with at_positions(rows.positions - self._cache.front_tokens):
+            with PassOf(rows, self._cache.front_tokens):
                 if stream is not None:
                     depth = self._ascended.depth
                     self._cache.set_length(past)
@@ -205,38 +206,21 @@ class Session:
         final = done.final[-1:] if last_only else done.final
         return done.logits(final), done.taps
 
-    def _rows(self, tokens, parent: tuple[int, ...], n: int, past: int) -> walk.Rows:
-        device, dtype = self.device, self.model.torch_dtype
+    def _rows(self, tokens, parent: tuple[int, ...], n: int, past: int) -> Rows:
         total = len(parent)
-        past += self._cache.front_tokens
-        ids = torch.as_tensor(tokens[-n:], dtype=torch.long, device=device)
+        origin = past + self._cache.front_tokens
+        ids = torch.as_tensor(tokens[-n:], dtype=torch.long, device=self.device)
+        dtype, past = self.model.torch_dtype, origin + total - n
         chain = parent == tuple(range(-1, total - 1))
         if chain and (n == total or n == 1):
-            past += total - n
-            positions = torch.arange(past, past + n, device=device)
-            causal = past == 0 and n > 1
-            bare = n == 1 or (causal and self.model.mode == "fused")
-            mask = None if bare else walk.causal_mask(n, past, dtype, device)
-            return walk.Rows(ids, positions, past, self._biased(mask, past + n), causal)
+            return Rows(ids, past, origin, None, None, self._bias, dtype)
         if not self.model.trees and not chain:
             raise ModelError(
                 f"{self.model.name}: a branching tree cannot be scored, {self.model.reason}; use a"
                 " drafter that proposes one chain (prompt_lookup), or a width of 1"
             )
-        block, depth = tree_block(parent, dtype, str(device))
-        mask = torch.zeros(1, 1, n, past + total, dtype=dtype, device=device)
-        mask[..., past:] = block[-n:]
-        mask = self._biased(mask, past + total)
-        return walk.Rows(ids, depth[-n:] + past, past + total - n, mask, False)
-
-    def _biased(self, mask: torch.Tensor | None, width: int) -> torch.Tensor | None:
-        """The mask with what is added to the scores of virtual tokens; without any, as it is."""
-        if self._bias is None:
-            return mask
-        if mask is None:  # a single row
-            mask = self._bias.new_zeros(1, 1, 1, width)
-        mask[..., : len(self._bias)] += self._bias
-        return mask
+        block, depth = tree_block(parent, dtype, str(self.device))
+        return Rows(ids, past, origin, depth[-n:], block[-n:], self._bias, dtype)
 
     def check_room(self, n: int) -> None:
         """Raise where ``n`` more rows do not fit the context."""

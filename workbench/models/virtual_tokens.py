@@ -23,7 +23,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from workbench.core.errors import ModelError
 from workbench.models.cache import KeyValueCache
-from workbench.models.walk import causal_mask
+from workbench.models.rows import causal_mask
 
 VIRTUAL_TYPES = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
 CHILD = "virtual_tokens"  # the name of the child of a network

@@ -18,21 +18,7 @@ from torch.nn import functional as F
 from workbench.core.span import Span
 from workbench.models.anatomy import Anatomy
 from workbench.models.cache import KeyValueCache
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """The input of one pass: ids and positions ``[n]``, and who sees whom.
-
-    ``mask`` is additive float ``[1 1 n past+n]`` (0 or the dtype's lowest value), or None where no
-    mask is needed: a single row, or a chain that starts at an empty cache (``causal``).
-    """
-
-    ids: torch.Tensor
-    positions: torch.Tensor
-    past: int
-    mask: torch.Tensor | None
-    causal: bool
+from workbench.models.rows import Rows, causal_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,13 +95,6 @@ def _finish(anatomy: Anatomy, hidden, taps, capture) -> Activations:
     return Activations(final, taps, anatomy.logits)
 
 
-def causal_mask(n: int, past: int, dtype: torch.dtype, device) -> torch.Tensor:
-    """Additive ``[1 1 n past+n]`` mask of a chain that follows ``past`` stored tokens."""
-    blocked = torch.ones(n, past + n, dtype=torch.bool, device=device).triu(past + 1)
-    mask = torch.zeros(n, past + n, dtype=dtype, device=device)
-    return mask.masked_fill_(blocked, torch.finfo(dtype).min)[None, None]
-
-
 class FusedWalk:
     """The fast pass of plain pre-norm rotary families.
 
@@ -127,9 +106,8 @@ class FusedWalk:
         self.anatomy = anatomy
         self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def _rotary(self, like: torch.Tensor, rows: Rows):
-        """Cos and signed sin ``[n 1 head_dim]``: rotating is x*cos + roll(x)*sin."""
-        end = rows.past + len(rows.ids)
+    def _rotary_tables(self, like: torch.Tensor, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cos and signed sin ``[positions 1 head_dim]`` of all positions up to ``end`` at least."""
         tables = self._tables
         if tables is None or tables[0].dtype != like.dtype or len(tables[0]) < end:
             every = torch.arange(max(1024, 1 << end.bit_length()), device=like.device)[None]
@@ -137,7 +115,13 @@ class FusedWalk:
             sin = sin.clone()
             sin[..., : sin.shape[-1] // 2].neg_()
             self._tables = tables = cos[0, :, None], sin[0, :, None]
-        if len(rows.ids) == 1 and rows.mask is None:  # a view is sooner had than a gather
+        return tables
+
+    def _rotary(self, like: torch.Tensor, rows: Rows):
+        """Cos and signed sin ``[n 1 head_dim]``: rotating is x*cos + roll(x)*sin."""
+        end = rows.past + len(rows.ids)
+        tables = self._rotary_tables(like, end)
+        if len(rows.ids) == 1 and rows.chain:  # a view is sooner had than a gather
             return tables[0][rows.past : end], tables[1][rows.past : end]
         return tables[0][rows.positions], tables[1][rows.positions]
 

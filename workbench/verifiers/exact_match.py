@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from workbench.core.decoding import Verdict
-from workbench.core.laws import distinct_children
+from workbench.core.laws import chances_of, distinct_children
 from workbench.core.method import Paper, method
 from workbench.core.tree import DraftTree
 
@@ -35,14 +35,12 @@ class ExactMatch:
     def verify(self, tree: DraftTree, p: Float[torch.Tensor, "rows v"]) -> Verdict:
         """Accept with p of the node's token at its parent; the bonus excludes the children."""
         if not len(tree):
-            return Verdict(p.new_ones(1).cpu(), p.__getitem__, p.new_zeros(0).cpu())
-        above = torch.tensor([row + 1 for row in tree.parent], dtype=torch.long, device=p.device)
+            return Verdict.at_root(p)
         tokens = tree.tokens.tolist()
         children = distinct_children(tree, tokens)
-        usable = [0.0] * len(tree)
-        for child in itertools.chain.from_iterable(children):
-            usable[child] = 1.0
-        accept = p[above, tree.tokens].cpu() * torch.tensor(usable, dtype=p.dtype)
+        usable = set(itertools.chain.from_iterable(children))
+        chances = chances_of(p, (row + 1 for row in tree.parent), tokens)
+        accept = [chance if node in usable else 0.0 for node, chance in enumerate(chances)]
 
         def bonus(row: int) -> torch.Tensor:
             if not children[row]:
@@ -52,4 +50,4 @@ class ExactMatch:
             mass = rest.sum()
             return rest / mass if mass > 0 else p[row]
 
-        return Verdict.from_accept(tree, accept, bonus)
+        return Verdict.from_accept(tree, torch.tensor(accept, dtype=p.dtype), bonus)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 
 from workbench.core.decoding import Verdict
-from workbench.core.laws import residual, without
+from workbench.core.laws import chances_of, residual, without
 from workbench.core.method import Paper, method
 from workbench.core.tree import DraftTree
 
@@ -35,16 +35,18 @@ class Rejection:
 
     def verify(self, tree: DraftTree, p: Float[torch.Tensor, "rows v"]) -> Verdict:
         """One acceptance probability a node; the bonus law is the residual, or p at the end."""
+        if not len(tree):
+            return Verdict.at_root(p)
         tokens = tree.tokens.tolist()
-        at_node = p[torch.arange(len(tree)), tree.tokens].cpu()
+        nodes = range(len(tree))
+        accept = chances_of(p, nodes, tokens)
         if tree.drawn:
-            drawn_with = tree.probs[torch.arange(len(tree)), tree.tokens].to(p.dtype).cpu()
-            accept = torch.where(at_node >= drawn_with, 1.0, at_node / drawn_with).to(p.dtype)
-        else:
-            accept = at_node
+            drawn_with = chances_of(tree.probs.to(p.dtype), nodes, tokens)
+            pairs = zip(accept, drawn_with, strict=True)
+            accept = [1.0 if of_p >= of_q else of_p / of_q for of_p, of_q in pairs]
         if tree.candidate is not None:
-            first_barred = (~tree.candidate).cpu().to(torch.int64).cumsum(0) > 0
-            accept = accept.masked_fill(first_barred, 0.0)
+            barred = [*tree.candidate.tolist(), False].index(False)
+            accept[barred:] = [0.0] * len(accept[barred:])
 
         def bonus(row: int) -> torch.Tensor:
             barred = row < len(tree) and tree.candidate is not None and not tree.candidate[row]
@@ -54,4 +56,4 @@ class Rejection:
                 return residual(p[row], tree.probs[row].to(p.dtype))
             return without(p[row], tokens[row])
 
-        return Verdict.from_accept(tree, accept, bonus)
+        return Verdict.from_accept(tree, torch.tensor(accept, dtype=p.dtype), bonus)

@@ -12,7 +12,7 @@ from workbench.core.errors import Mismatch
 from workbench.core.method import Paper, knob, method
 from workbench.core.trace import Lane, Round
 from workbench.core.tree import DraftTree
-from workbench.engine.decode import Decoding, draw_outcome, prepare, target_law
+from workbench.engine.decode import Decoding, draw_outcome, prepare, target_laws
 from workbench.engine.overlap import Block, Clock, Stretch, both, drafted_after, timed
 from workbench.engine.record import record_round
 from workbench.engine.stopwatch import Stopwatch
@@ -125,9 +125,9 @@ def _judged(
     chain = waiting.joined(work.drafted.cut(0, 1))
     tokens = torch.tensor(chain.tokens, dtype=torch.long, device=ctx.device)
     tree = DraftTree.chain(tokens, chain.laws)
-    p = target_law(run, work.forward, ctx.tokens)
+    p, bits = target_laws(run, work.forward, ctx.tokens)
     if overlapped:  # nobody knows the law after the newest token yet
-        p = torch.cat((p, torch.zeros_like(p[:1])))
+        p, bits = torch.cat((p, torch.zeros_like(p[:1]))), [*bits, 0.0]
     verdict = run.verifier.verify(tree, p)
     drawn = draw_outcome(run, ctx, tree, verdict, end, bonus_at_end=not overlapped)
     kept, emitted = len(drawn.outcome.path), drawn.outcome.emitted
@@ -154,6 +154,7 @@ def _judged(
         root,
         tree,
         p,
+        bits,
         verdict,
         drawn,
         budget,

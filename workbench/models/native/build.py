@@ -68,8 +68,20 @@ class RowBlock(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("count", "past")),
-        *((name, ctypes.c_void_p) for name in ("cos", "sin", "mask")),
-        *((name, ctypes.c_int64) for name in ("causal", "threads")),
+        *((name, ctypes.c_void_p) for name in ("cos", "sin", "depths", "mask")),
+        *((name, ctypes.c_int64) for name in ("mask_from", "origin", "threads")),
+    ]
+
+
+class Ends(ctypes.Structure):
+    """What one call does before its first and after its last layer."""
+
+    _fields_ = [
+        ("table", ctypes.c_void_p),
+        ("ids", ctypes.c_void_p),
+        ("vocabulary", ctypes.c_int64),
+        ("norm", ctypes.c_void_p),
+        ("eps", ctypes.c_double),
     ]
 
 
@@ -118,9 +130,10 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         ("wb_pack", (pointer, whole, whole, whole, pointer), None),
         ("wb_fits_narrow", (pointer, whole), whole),
         ("wb_digest", (pointer, whole), ctypes.c_uint64),
-        ("wb_layers", (pointer, pointer, pointer, whole, whole, whole, whole, pointer), None),
+        ("wb_layers", (*(pointer,) * 4, *(whole,) * 4, pointer), whole),
         ("wb_norm", (pointer, real, whole, whole, pointer, pointer), None),
         ("wb_move", (pointer, whole, whole, pointer, whole), None),
+        ("wb_laws", (pointer, whole, whole, real, pointer, pointer, pointer), None),
         ("wb_multiply", (pointer, pointer, whole, whole, pointer), None),
     ):
         function = getattr(library, name)

@@ -111,10 +111,21 @@ struct Store {                       // keys and values [kv_heads capacity size]
 };
 
 struct Rows {
-  int64_t count, past;               // past: stored tokens before these rows
-  const float *cos, *sin;            // [count size]; the first half of sin is negated
-  const float* mask;                 // [count past+count] additive, or null
-  int64_t causal, threads;
+  int64_t count, past;               // past: slots before these rows
+  const float *cos, *sin;            // [positions size]; the first half of sin is negated
+  const int64_t* depths;             // [count] beyond origin is where they stand; null: past, ...
+  const float* mask;                 // [count past+count-origin] additive, of the slots from
+  int64_t mask_from;                 //   mask_from on; null: a chain that sees what is before it
+  int64_t origin, threads;
+};
+
+// What is done before the first layer and after the last, where the pointer to it is not null.
+struct Ends {
+  const float* table;                // embeddings [v d] of the ids
+  const int64_t* ids;
+  int64_t vocabulary;                // v
+  const float* norm;                 // [d]
+  double eps;
 };
 
 // Memory to fetch while a panel is multiplied: so many bytes for each of its inputs.
@@ -304,6 +315,59 @@ inline void flip(const float* keys, int64_t size, float* panel) {
     for (int lane = 0; lane < LANES; ++lane) panel[k * LANES + lane] = keys[lane * size + k];
 }
 
+float largest(const float* x, int64_t length) {
+  Vec top = all(-INFINITY);
+  Whole bad = {};
+  int64_t j = 0;
+  for (; j + WIDTH <= length; j += WIDTH) {
+    Vec v = load(x + j);
+    top = v > top ? v : top;
+    bad |= (Whole)(v != v);
+  }
+  float highest = -INFINITY;
+  int32_t any = 0;
+  for (int k = 0; k < WIDTH; ++k) any |= bad[k], highest = top[k] > highest ? top[k] : highest;
+  for (; j < length; ++j) any |= x[j] != x[j], highest = x[j] > highest ? x[j] : highest;
+  return any ? NAN : highest;
+}
+
+// The law of one row of logits; gives the largest of them.
+float law_of(const float* x, int64_t length, float temperature, float* law, float* bits) {
+  const float highest = largest(x, length);
+  *bits = 0;
+  if (temperature == 0) {
+    std::memset(law, 0, length * sizeof(float));
+    for (int64_t j = 0; j < length; ++j)
+      if (x[j] == highest) {
+        law[j] = 1;
+        break;
+      }
+    return highest;
+  }
+  Vec sum = {}, weighted = {};
+  for (int64_t j = 0; j < length; j += WIDTH) {
+    const int64_t some = length - j < WIDTH ? length - j : WIDTH;
+    Vec v = all(-INFINITY);
+    if (some == WIDTH)
+      v = load(x + j);
+    else
+      for (int64_t k = 0; k < some; ++k) v[k] = x[j + k];
+    v = (v - all(highest)) / all(temperature);
+    Vec e = exponential(v);
+    e = v < all(-87.0f) ? Vec{} : e;
+    v = v < all(-87.0f) ? Vec{} : v;
+    sum += e, weighted += e * v;
+    if (some == WIDTH)
+      store(law + j, e);
+    else
+      for (int64_t k = 0; k < some; ++k) law[j + k] = e[k];
+  }
+  const float mass = total(sum);
+  for (int64_t j = 0; j < length; ++j) law[j] /= mass;
+  *bits = (std::log(mass) - total(weighted) / mass) * 1.44269504088896341f;
+  return highest;
+}
+
 // Queries [rows size] against keys [length size]: scores [rows stride].
 void scores_of(const float* q, int64_t rows, const float* keys, int64_t length, int64_t size,
                float scale, float* scores, int64_t stride) {
@@ -378,9 +442,10 @@ void attended(const Layer& layer, const Rows& rows, const Store& store, int64_t 
   for (int64_t f = 0; f < folded; ++f) {
     const int64_t r = f / groups;
     float* s = &scores[f * stride];
+    const int64_t masked = length - rows.mask_from;
     if (rows.mask)
-      for (int64_t j = 0; j < length; ++j) s[j] += rows.mask[r * length + j];
-    const int64_t seen = rows.causal ? rows.past + r + 1 : length;
+      for (int64_t j = 0; j < masked; ++j) s[rows.mask_from + j] += rows.mask[r * masked + j];
+    const int64_t seen = rows.mask ? length : rows.past + r + 1;
     softmax(s, seen);
     for (int64_t j = seen; j < length; ++j) s[j] = 0;
   }
@@ -401,10 +466,11 @@ void attention(const Layer& layer, const Rows& rows, const Store& store, float* 
   std::vector<float> turn(size);
   for (int64_t r = 0; r < n; ++r) {
     float* row = &qkv[r * wide];
+    const int64_t place = (rows.depths ? rows.origin + rows.depths[r] : rows.past + r) * size;
     for (int64_t h = 0; h < heads + kv; ++h) {
       const float* weight = h < heads ? layer.norm_q : layer.norm_k;
       if (weight) normed(row + h * size, weight, 1, size, layer.eps_heads, row + h * size);
-      turned(row + h * size, rows.cos + r * size, rows.sin + r * size, size, turn.data());
+      turned(row + h * size, rows.cos + place, rows.sin + place, size, turn.data());
     }
     for (int64_t h = 0; h < kv; ++h) {
       const int64_t at = (h * store.capacity + rows.past + r) * size;
@@ -479,13 +545,22 @@ uint64_t wb_digest(const float* weights, int64_t count) {
 }
 
 // Run layers [first, last) over the stream [n d] in place; either half can be left out.
-void wb_layers(const Layer* layers, const Store* stores, const Rows* rows, int64_t first,
-               int64_t last, int64_t attend, int64_t feed, float* stream) {
+// Gives 0, or 1 where an id is outside of the vocabulary: then nothing was done.
+int64_t wb_layers(const Layer* layers, const Store* stores, const Rows* rows, const Ends* ends,
+               int64_t first, int64_t last, int64_t attend, int64_t feed, float* stream) {
   static thread_local std::vector<float> spare[3];
+  const int64_t d = layers[first].width;
+  if (ends->table)
+    for (int64_t r = 0; r < rows->count; ++r) {
+      if (ends->ids[r] < 0 || ends->ids[r] >= ends->vocabulary) return 1;
+      std::memcpy(stream + r * d, ends->table + ends->ids[r] * d, d * sizeof(float));
+    }
   for (int64_t k = first; k < last; ++k) {
     if (attend) attention(layers[k], *rows, stores[k], stream, spare);
     if (feed) feed_forward(layers[k], *rows, stream, spare);
   }
+  if (ends->norm) normed(stream, ends->norm, rows->count, d, ends->eps, stream);
+  return 0;
 }
 
 void wb_norm(const float* weight, double eps, int64_t n, int64_t d, const float* x, float* out) {
@@ -504,6 +579,14 @@ void wb_move(const Store* stores, int64_t layers, int64_t start, const int64_t* 
           if (sources[k] != start + k)
             std::memcpy(rows + (start + k) * size, rows + sources[k] * size, size * sizeof(float));
       }
+}
+
+// Laws [n v] of logits: their softmax at a temperature, or at temperature 0 all on the first of the
+// largest. Also the largest logit of each row (NaN where any is NaN) and the entropy in bits.
+void wb_laws(const float* logits, int64_t n, int64_t v, double temperature, float* laws,
+             float* highest, float* bits) {
+  for (int64_t r = 0; r < n; ++r)
+    highest[r] = law_of(logits + r * v, v, static_cast<float>(temperature), laws + r * v, bits + r);
 }
 
 void wb_multiply(const Matrix* m, const float* x, int64_t n, int64_t threads, float* out) {

@@ -13,12 +13,15 @@ from torch import nn
 
 from workbench.models.anatomy import Anatomy
 from workbench.models.native.build import Layer, Matrix, Unavailable, kernel
+from workbench.models.native.registrations import registered
 
 _PANEL = 16
 # Of a larger weight only slices are digested; a change by training or merging touches them all.
 _DIGESTED = 1 << 20
 _SLICES = 64
 _VERSION = attrgetter("_version")
+# Modules and hooks are looked at after so many passes at the latest.
+_LOOK_EVERY_PASSES = 64
 # transformers leaves these on a model once it was asked for hidden states; they do nothing else.
 _RESTING = "transformers.utils.output_capturing"
 
@@ -27,8 +30,8 @@ class Packed:
     """The packed layers and head of one model.
 
     Weights are copied: as bfloat16 where that loses nothing (most checkpoints were saved so), else
-    as float32. :meth:`current` says in a tenth of a millisecond or less whether modules, hooks or
-    weights have changed since; :meth:`unchanged` reads the weights themselves.
+    as float32. :meth:`current` says before every pass whether modules, hooks or weights have
+    changed since; :meth:`unchanged` reads the weights themselves.
 
     Raises:
         Unavailable: with the reason, where a part is no plain linear map, norm or gated MLP.
@@ -53,8 +56,11 @@ class Packed:
             self._watch(module)
         self.head = self._matrix([self._linear(anatomy.head)])
         self.final_norm, self.final_eps = self._norm(anatomy.norm)
-        self.embedding = anatomy.embed.weight if type(anatomy.embed) is nn.Embedding else None
+        self.embedding = _table(anatomy.embed)
+        self.embedding_shape = (0, 0) if self.embedding is None else tuple(self.embedding.shape)
+        self.layers_at = address(self.layers)
         self._digests = self._digest()
+        self._registered, self._passes = registered(), 0
 
     # -- what is packed ---------------------------------------------------------------------------
 
@@ -153,20 +159,33 @@ class Packed:
                 self._versions.append(weight._version)
 
     def current(self) -> bool:
-        """Whether modules, hooks and the version counters of all weights are as they were."""
+        """Whether modules, hooks and the version counters of all weights are as they were.
+
+        The counters are read every time. Modules, parameters and hooks are looked at only where one
+        was registered anywhere since, and every so many passes: a module's dictionaries can be
+        written by hand.
+        """
+        self._passes += 1
+        if registered() != self._registered or self._passes >= _LOOK_EVERY_PASSES:
+            if not self.placed():
+                return False
+            self._registered, self._passes = registered(), 0
+        return list(map(_VERSION, self._weights[2])) == self._versions
+
+    def placed(self) -> bool:
+        """Whether modules and weights stand where they stood, without new hooks."""
         return (
             list(map(len, self._hooks)) == self._hook_counts
             and list(map(getitem, *self._modules[:2])) == self._modules[2]
             and all(map(is_, map(getitem, *self._weights[:2]), self._weights[2]))
-            and list(map(_VERSION, self._weights[2])) == self._versions
         )
 
     def unchanged(self) -> bool:
-        """Whether the weights still hold the numbers that were packed.
+        """Whether everything stands where it stood and holds the numbers that were packed.
 
-        For changes that leave no trace on a tensor's version counter, as ``weight.data += x`` does.
+        For changes that leave no trace, as ``weight.data += x`` and ``module._modules[name] = x``.
         """
-        return self._digests == self._digest()
+        return self.placed() and self._digests == self._digest()
 
     def _digest(self) -> list[int]:
         digest, found = self._library.wb_digest, []
@@ -185,6 +204,14 @@ class Packed:
             if id(weight) not in seen:
                 seen.add(id(weight))
                 yield weight.detach().contiguous().view(-1)
+
+
+def _table(embed: nn.Module) -> torch.Tensor | None:
+    """The embeddings ``[v d]`` where looking one up is copying a row."""
+    plain = type(embed) is nn.Embedding and embed.max_norm is None
+    weight = embed.weight if plain else None
+    copies = plain and weight.dtype == torch.float32 and weight.is_contiguous()
+    return weight if copies else None
 
 
 def _append(columns: tuple[list, ...], row: tuple) -> None:

@@ -11,9 +11,10 @@ import torch
 from workbench.core.span import Span
 from workbench.models.anatomy import Anatomy
 from workbench.models.cache import KeyValueCache
-from workbench.models.native.build import RowBlock, Store, Unavailable, kernel
+from workbench.models.native.build import Ends, RowBlock, Store, Unavailable, kernel
 from workbench.models.native.packed import Packed, address, pointer
-from workbench.models.walk import Activations, FusedWalk, Rows
+from workbench.models.rows import Rows
+from workbench.models.walk import Activations, FusedWalk
 
 # Beyond this many rows a pass is bound by arithmetic, and torch's own products are as good.
 MOST_ROWS = 256
@@ -23,6 +24,7 @@ _PLANS = 64
 _SETTLED_PASSES = 4
 # After a refusal it is tried again only so much later, or when a session begins.
 _PATIENCE_PASSES = 64
+_SINGLE = torch.empty(1, 1)  # tells the rotary module the precision
 
 
 class NativeWalk(FusedWalk):
@@ -78,43 +80,78 @@ class NativeWalk(FusedWalk):
     def __call__(
         self, rows: Rows, cache: KeyValueCache, span: Span | None, capture, stream=None
     ) -> Activations:
-        """As the fused walk; call it only when :meth:`ready`."""
-        hidden = self._embedded(rows.ids) if stream is None else stream.clone()
-        cos, sin = self._rotary(hidden, rows)
-        assert self._packed is not None  # ready() said so
-        stores, past = Addresses.of(cache, self._packed).table, cache.layers[0].length
-        mask = None if rows.mask is None else rows.mask.contiguous()
-        block = RowBlock(
-            rows.ids.shape[0],
-            past,
-            *map(pointer, (cos, sin, mask)),
-            rows.causal,
-            torch.get_num_threads(),
-        )
-        taps: dict[str, torch.Tensor] = {}
-        for step in self._plan(span, capture):
+        """As the fused walk; call it only when :meth:`ready`.
+
+        Raises:
+            IndexError: a token that has no embedding.
+        """
+        packed = self._packed
+        assert packed is not None  # ready() said so
+        steps, taps = self._plan(span, capture), {}
+        stores, block = Addresses.of(cache, packed).table, self._block(rows)
+        hidden, ends = self._entered(rows, stream, steps)
+        for step in steps:
             if step.kind == "tap":
                 taps[str(step.first)] = hidden.clone()
             elif step.kind == "torch":
                 hidden += self._torch_mlp(step.first, hidden)
             else:
-                kernel().wb_layers(
-                    address(self._packed.layers),
-                    address(stores),
-                    address(block),
-                    step.first,
-                    step.last,
-                    step.attend,
-                    step.feed,
-                    hidden.data_ptr(),
-                )
+                if step is steps[-1]:
+                    ends.norm, ends.eps = packed.final_norm, packed.final_eps
+                self._run(step, stores, block, ends, hidden)
+                ends.table = None
+        if not ends.norm:
+            self._normed(hidden)
+        length = rows.past + block.count
         for index, layer in enumerate(cache.layers):
             if span is None or index in span.attention:
-                layer.length = past + block.count
-        final = self._normed(hidden)
+                layer.length = length
         if "final" in capture:
-            taps["final"] = final
-        return Activations(final, taps, self.logits)
+            taps["final"] = hidden
+        return Activations(hidden, taps, self.logits)
+
+    def _entered(self, rows: Rows, stream, steps: list[_Step]) -> tuple[torch.Tensor, Ends]:
+        """The stream to run in ``[n d]``, filled, or with the embedding left to the first step."""
+        table = self._packed.embedding
+        if stream is not None:
+            return stream.clone(), Ends()
+        if table is None or not steps or steps[0].kind != "layers":
+            return self.anatomy.embed(rows.ids), Ends()
+        vocabulary, width = self._packed.embedding_shape
+        hidden = torch.empty(len(rows.ids), width)
+        return hidden, Ends(table.data_ptr(), rows.ids.data_ptr(), vocabulary)
+
+    def _run(self, step: _Step, stores, block: RowBlock, ends: Ends, hidden: torch.Tensor) -> None:
+        """One stretch of layers, and what stands before and after it."""
+        bad = kernel().wb_layers(
+            self._packed.layers_at,
+            address(stores),
+            address(block),
+            address(ends),
+            step.first,
+            step.last,
+            step.attend,
+            step.feed,
+            hidden.data_ptr(),
+        )
+        if bad:
+            raise IndexError(f"tokens: an id is outside of the {ends.vocabulary} embeddings")
+
+    def _block(self, rows: Rows) -> RowBlock:
+        """The rows as the kernel wants them; what it points to lives as long as ``rows``."""
+        n, biased = len(rows.ids), rows.bias is not None
+        cos, sin = self._rotary_tables(_SINGLE, rows.past + n)
+        return RowBlock(
+            n,
+            rows.past,
+            cos.data_ptr(),
+            sin.data_ptr(),
+            pointer(rows.depth),
+            pointer(rows.mask if biased else rows.block),
+            0 if biased else rows.origin,
+            rows.origin,
+            torch.get_num_threads(),
+        )
 
     def logits(self, final: torch.Tensor) -> torch.Tensor:
         """The head's logits of normed states ``[n d]``."""
@@ -125,16 +162,10 @@ class NativeWalk(FusedWalk):
         )
         return found
 
-    def _embedded(self, ids: torch.Tensor) -> torch.Tensor:
-        table = self._packed.embedding
-        return self.anatomy.embed(ids) if table is None else table.index_select(0, ids)
-
-    def _normed(self, hidden: torch.Tensor) -> torch.Tensor:
-        packed, final = self._packed, torch.empty_like(hidden)
-        kernel().wb_norm(
-            packed.final_norm, packed.final_eps, *hidden.shape, hidden.data_ptr(), final.data_ptr()
-        )
-        return final
+    def _normed(self, hidden: torch.Tensor) -> None:
+        """The last norm, in place."""
+        packed, at = self._packed, hidden.data_ptr()
+        kernel().wb_norm(packed.final_norm, packed.final_eps, *hidden.shape, at, at)
 
     def _torch_mlp(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
         layer = self.anatomy.layers[index]

@@ -1,0 +1,46 @@
+"""The laws of a pass in one call: softmax, the check for NaN and the entropies together."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import NamedTuple
+
+import torch
+
+from workbench.core.sampling import Sampling
+from workbench.models.native.build import Unavailable, attempt
+
+# Below it a quotient of logits could overflow; torch's own way shifts them first.
+_LEAST_TEMPERATURE = 1e-4
+
+
+class Laws(NamedTuple):
+    """Laws ``[n v]``, the largest logit of each row (NaN where any was) and the entropies."""
+
+    laws: torch.Tensor
+    highest: list[float]
+    bits: list[float]
+
+
+def compiled_laws(sampling: Sampling, logits: torch.Tensor) -> Laws | None:
+    """The laws of logits ``[n v]``; None where only torch can say: a filter, a GPU, half precision.
+
+    They are those of :meth:`Sampling.law` within rounding, and exactly those at temperature 0.
+    """
+    plain = not sampling.top_k and sampling.top_p == 1
+    warm = sampling.greedy or _LEAST_TEMPERATURE <= sampling.temperature < math.inf
+    fits = logits.dtype == torch.float32 and logits.device.type == "cpu" and logits.is_contiguous()
+    if not (plain and warm and fits):
+        return None
+    library = attempt()
+    if isinstance(library, Unavailable):
+        return None
+    n, v = logits.shape
+    laws, told = torch.empty_like(logits), (ctypes.c_float * (2 * n))()
+    highest_at = ctypes.addressof(told)
+    bits_at = highest_at + n * ctypes.sizeof(ctypes.c_float)
+    library.wb_laws(
+        logits.data_ptr(), n, v, sampling.temperature, laws.data_ptr(), highest_at, bits_at
+    )
+    return Laws(laws, told[:n], told[n:])
