@@ -9,6 +9,7 @@ from typing import Any
 import ipywidgets as ipw
 
 from widgets.controls.form import Field, is_stacked, option_labels
+from widgets.controls.many_box import ManyBox
 
 Change = Callable[[str, Any], None]
 
@@ -23,7 +24,8 @@ class Row:
     def __init__(self, field: Field, value: Any, changed: Change, titles: Mapping | None = None):
         self.field, self._titles = field, dict(titles or {})
         self.control = self._make(value)
-        self.control.tooltip = field.help
+        if field.control != "many":  # a box with a tooltip cannot be shown by ipywidgets
+            self.control.tooltip = field.help
         self.readout = ipw.HTML(layout=ipw.Layout(margin="0"))
         self.readout.add_class("dw-readout")
         self._say(value)
@@ -68,10 +70,7 @@ class Row:
             options = list(option_labels(field, self._titles).items())
             return ipw.Dropdown(options=options, value=value, layout=layout)
         if kind == "many":
-            known = list(field.knob.options or ())
-            return ipw.TagsInput(
-                value=list(value), allowed_tags=known, allow_duplicates=False, layout=layout
-            )
+            return ManyBox(value, [str(choice) for choice in field.knob.options or ()], field.title)
         if kind == "switch":
             return ipw.Checkbox(value=value, indent=False, layout=layout)
         if kind == "line":

@@ -87,7 +87,8 @@ def figure(info: RankedBars, mode: str = "light") -> dict[str, Any]:
 def _note(info: RankedBars) -> str:
     left = len(info.bars) - SHOWN
     more = f"first {SHOWN} of {len(info.bars)}" if left > 0 else ""
-    key = "▲ above ▼ below ● open" if info.bars else ""
+    known = any(bar.low is not None for bar in info.bars)
+    key = "▲ above the line ▼ below ● undecided" if known else ""
     return " · ".join(filter(None, (info.note, more, key)))
 
 
@@ -176,7 +177,8 @@ def _values(bars: list[Ranked], info: RankedBars) -> dict[str, Any]:
 
 
 def _said(bar: Ranked, info: RankedBars) -> str:
-    return f"{WORDS[verdict(bar, info.baseline)]} {parts.number(parts.finite(bar.value))}"
+    said = parts.number(parts.finite(bar.value))
+    return said if bar.low is None else f"{WORDS[verdict(bar, info.baseline)]} {said}"
 
 
 def _baseline(info: RankedBars) -> dict[str, Any]:

@@ -23,12 +23,14 @@ class Cell(NamedTuple):
             of the view of that name.
         px: height where the host does not fill a screen.
         share: part of its band's width.
+        held: ``html`` scrolls within ``px`` where the host does not fill a screen.
     """
 
     name: str
     kind: Kind
     px: int = 220
     share: float = 1.0
+    held: bool = False
 
 
 class Section(NamedTuple):

@@ -109,6 +109,8 @@ class BoardJupyter:
                 look = ["dw-cell", *(["dw-block"] if cell.kind == "html" else [])]
                 made = box([self.cells[cell.name]], *look)
                 made.layout.flex = f"{cell.share} 1 {260 * cell.share:.0f}px"
+                if cell.held:
+                    made.layout.max_height = f"{cell.px}px"
                 cells.append(made)
             bands.append(box(cells, "dw-band", "dw-board-band", row=True))
         grid = box([head, self._side(), box(bands, "dw-main", "dw-board")], "dw-grid")

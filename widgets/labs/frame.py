@@ -27,7 +27,7 @@ TEXT_CSS = """
 .dw-error { color: var(--dw-corrected); font-size: 12px; line-height: 1.35; margin: 2px 0;
   overflow-wrap: anywhere; }
 .dw-error::before { content: "\\26A0\\FE0E  "; }
-.dw-note { color: var(--dw-muted); font-size: 12px; line-height: 1.35; }
+.dw-note { color: var(--dw-muted); font-size: 12px; line-height: 1.35; overflow-wrap: anywhere; }
 .dw-table { border-collapse: collapse; width: 100%; font-size: 13px; color: var(--dw-text); }
 .dw-table td { padding: 2px 0; border: 0; text-align: left; background: none; }
 .dw-table td:first-child { color: var(--dw-muted); }

@@ -58,13 +58,14 @@ JUPYTER_CSS = """
 .dw-in-jupyter .noUi-horizontal .noUi-handle { background: var(--dw-paper); width: 14px;
   height: 14px; top: -5px; right: -7px; border: 2px solid var(--dw-accent); border-radius: 50%; }
 .dw-in-jupyter .slider-container { margin: 0 8px 0 7px; }
-.dw-in-jupyter .jupyter-widget-tagsinput { border: 1px solid var(--dw-edge); border-radius: 6px;
-  background: var(--dw-paper); padding: 2px; flex-wrap: wrap; height: auto; }
-.dw-in-jupyter .jupyter-widget-tag { background: var(--dw-surface); color: var(--dw-text);
-  border: 1px solid var(--dw-edge); border-radius: 5px; font-size: 12px; padding: 0 5px;
-  height: 22px; line-height: 20px; margin: 1px 2px; }
-.dw-in-jupyter .jupyter-widget-taginput { display: inline-block !important; flex: 1 1 40px;
-  width: 40px; height: 22px; border: 0 !important; }
+.dw-in-jupyter .dw-chips { gap: 3px; align-items: center; overflow: hidden; padding: 2px;
+  border: 1px solid var(--dw-edge); border-radius: 6px; background: var(--dw-paper); }
+.dw-in-jupyter .dw-chip { background: var(--dw-surface); color: var(--dw-text); width: auto;
+  border: 1px solid var(--dw-edge); border-radius: 5px; font: 12px/20px var(--dw-sans);
+  padding: 0 5px; height: 22px; margin: 0; box-shadow: none; }
+.dw-in-jupyter .dw-adder { flex: 1 1 60px; width: 60px; min-width: 60px; height: 22px; margin: 0; }
+.dw-in-jupyter .dw-adder input[type=text] { border: 0 !important; height: 22px; padding: 0 4px;
+  font-size: 12px; }
 .dw-in-jupyter .dw-link { color: var(--dw-accent); }
 @container (max-width: 1020px) {
   .dw-in-jupyter .dw-grid { grid-template-columns: 218px minmax(0, 1fr); }
@@ -77,5 +78,6 @@ JUPYTER_CSS = """
 @container (max-width: 760px) {
   .dw-in-jupyter .dw-head > :first-child { flex: 1 0 100%; }
   .dw-in-jupyter .dw-side { max-height: none; order: 3; }
+  .dw-in-jupyter .dw-block { max-height: none !important; }
 }
 """

@@ -39,6 +39,7 @@ class Task:
         self._stop, self._go = threading.Event(), threading.Event()
         self._go.set()
         self.superseded = False
+        self.resting: Callable[[], None] = lambda: None  # called when a pause begins
 
     def tell(self, line: str, fraction: float | None = None) -> None:
         """Say what is being done; also a point where the task may be paused or stopped."""
@@ -58,6 +59,8 @@ class Task:
 
     def check(self) -> None:
         """Wait while paused; raise :class:`Stopped` once stopped."""
+        if not self._go.is_set():
+            self.resting()
         while not self._go.wait(0.1):
             if self._stop.is_set():
                 break

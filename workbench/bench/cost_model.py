@@ -21,6 +21,7 @@ from workbench.engine.run import Run, RunSettings
 
 SIZES = (0, 1, 2, 4, 8, 16, 32, 64)
 DEPTHS = (1, 2, 3, 4, 6, 8)
+DRAFTS = ((1, 1), (4, 2), (8, 3), (16, 4), (32, 5))  # (nodes, depth) that are really run
 _RANKS = 8
 
 
@@ -60,7 +61,7 @@ class CostReport:
 def cost_report(
     settings: RunSettings,
     prompts: Sequence[str],
-    sizes: Sequence[tuple[int, int]] = ((1, 1), (4, 2), (8, 3), (16, 4), (32, 5)),
+    sizes: Sequence[tuple[int, int]] = DRAFTS,
     repeats: int = 2,
     progress: Callable[[float], None] = lambda share: None,
 ) -> CostReport:

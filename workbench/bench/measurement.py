@@ -81,15 +81,17 @@ def measure(
     run = Run(settings)
     if setting.ignore_eos:
         run.decoding.eos_ids = frozenset()
-    cpu, wall = time.process_time(), time.perf_counter()
+    cpu, own, wall = time.process_time(), time.thread_time(), time.perf_counter()
     done = list(run.rounds())
     if settings.model.torch_device.type == "cuda":
         torch.cuda.synchronize(settings.model.torch_device)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    own = time.thread_time() - own
     trace = run.trace()
     return {
         "wall_s": wall,
         "cpu_s": cpu,
+        "beside_s": max(0.0, cpu - own) if _alone(cell, setting) else None,
         **_counts(trace),
         **_times(done, run.decoding.prefill_ms),
         **positions(done),
@@ -101,6 +103,11 @@ def measure(
         "target_fingerprint": settings.model.fingerprint,
         "spent_s": time.perf_counter() - began,
     }, run.drafting
+
+
+def _alone(cell: Cell, setting: Setting) -> bool:
+    """Whether one thread does all the work, so that what others do beside it can be told."""
+    return setting.threads == 1 and cell.schedule.name == "sequential"
 
 
 def _counts(trace: Trace) -> dict[str, Any]:

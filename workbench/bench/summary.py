@@ -17,6 +17,7 @@ COUNTS = (
     *("tokens", "rounds", "accepted_tokens", "drafted_levels", "drafted_nodes"),
     *("expected_tokens", "realised_tokens", "target_forwards", "draft_forwards"),
 )
+BESIDE = 0.3  # of a measurement's time that other threads of its process may work
 
 
 def newest(records: Iterable[Record]) -> list[Record]:
@@ -100,6 +101,7 @@ def _measured(mine: list[Record]) -> dict[str, Any]:
     return {
         "measurements": len(mine),
         "paired": len(ratios),
+        "disturbed": sum((r.get("beside_s") or 0.0) > BESIDE * r["wall_s"] for r in mine),
         "tokens_per_s": _median([r["tokens_per_s"] for r in mine]),
         "ratio": _median(ratios),
         "ratio_interval": interval(ratios) if ratios else None,

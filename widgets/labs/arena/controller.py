@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from widgets.labs.arena import exports, form, pictures, plan, screen, work
+from widgets.labs.arena.judged import leading
 from widgets.labs.arena.recorded import recording
 from widgets.labs.arena.results import Results, of_arena, of_folder
 from widgets.labs.board import Cell, Section
@@ -47,9 +48,9 @@ class ArenaLab(Travels):
          "export": "Export"}
     )  # fmt: skip
     bands: tuple[tuple[Cell, ...], ...] = (
-        (Cell("main", "plot", 320, 1.5), Cell("detail", "html", 320, 1.0)),
+        (Cell("main", "plot", 320, 1.5), Cell("detail", "html", 320, 1.0, True)),
         (Cell("left", "plot", 250, 1.0), Cell("right", "plot", 250, 1.0)),
-        (Cell("table", "html", 150, 1.0),),
+        (Cell("table", "html", 360, 1.0, True),),
     )
     accepts = ".json"
     opens = "Open a tuned preset"
@@ -57,7 +58,7 @@ class ArenaLab(Travels):
     def __init__(self, **settings: Any):
         self._lock = threading.RLock()
         self._listeners: list[Callable[[], None]] = []
-        self.error = self.note = self.warning = ""
+        self.error = self.note = self.warning = self._holder = ""
         self._looking: dict[str, Any]
         self._planned: tuple[Any, str, str] = (None, "", "")
         self.arena: Arena | None = None
@@ -109,10 +110,8 @@ class ArenaLab(Travels):
 
     @property
     def chosen(self) -> str:
-        """Id of the configuration in full: the one picked, else the fastest."""
-        cell = self.settings["cell"]
-        drafted = [row for row in (self.shown.table if self.shown else []) if row["ratio"]]
-        return cell or max(drafted, key=lambda row: row["ratio"], default={"cell": ""})["cell"]
+        """Id of the configuration in full: the one picked, else the fastest lossless draft."""
+        return self.settings["cell"] or leading(self.shown.table if self.shown else [])
 
     @property
     def measuring(self) -> bool:
@@ -124,6 +123,11 @@ class ArenaLab(Travels):
         if self.arena is None or not self.measuring:
             return self.worker.status
         return screen.status(self.arena)
+
+    @property
+    def waiting(self) -> str:
+        """Who measures while this lab waits; empty = it does not wait."""
+        return self._holder or (self.arena.waiting if self.arena is not None else "")
 
     def verbs(self) -> frozenset[str]:
         """What can be pressed now."""
@@ -192,6 +196,7 @@ class ArenaLab(Travels):
         self._mark()
 
     def _begin(self) -> None:
+        plan.told(self.show, self.settings, self._extra())  # what is wrong is said at once
         if self.show == "cost":
             self.worker.ask("cost", self._measure_cost)
         elif self.show == "tune":
@@ -309,15 +314,23 @@ class ArenaLab(Travels):
 
     def _measure_cost(self, task: Task) -> None:
         task.tell("Loading")
-        self.report = work.measured_cost(self.settings, task.timed("Passes, then sizes"))
+        told = task.timed("Passes, then drafts")
+        with work.Shift(task, "the cost of a pass in another lab", self._waits) as turn:
+            self.report = work.measured_cost(self.settings, lambda s: (told(s), turn()))
         self._mark()
 
     def _tune(self, task: Task) -> None:
         task.tell("Loading")
         search = plan.search(self.settings)
         folder = plan.folder(self.settings["tune_folder"], search)
-        self.preset, self.warning = work.tuned(search, folder, task, self._tried), ""
+        with work.Shift(task, f"the search in {folder}", self._waits) as turn:
+            found = work.tuned(search, folder, task, self._tried, turn)
+        self.preset, self.warning = found, ""
         self.note = f"saved as {folder / 'preset.json'}; it takes part in the arena"
+        self._mark()
+
+    def _waits(self, holder: str) -> None:
+        self._holder = holder
         self._mark()
 
     def _tried(self, trials: list[dict[str, Any]]) -> None:

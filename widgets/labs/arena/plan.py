@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from widgets.labs.arena import form
 from workbench.bench.arena_command import parse_axes
+from workbench.bench.cost_curve import CONTEXTS, ROWS
+from workbench.bench.cost_model import DRAFTS
 from workbench.bench.datasets import PromptSet, open_prompts
 from workbench.bench.elsewhere import Place
 from workbench.bench.grid import Cell, Grid, Setting
@@ -20,6 +23,7 @@ from workbench.core.sampling import Sampling
 
 BASE = "arena"  # folder of the folders that are not named
 GIGA = 1e9
+FEWEST = 2 + max(depth for _, depth in DRAFTS)  # tokens; cost_report says why
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -116,6 +120,16 @@ def folder(named: str, what: Grid | Search) -> Path:
     return Path(BASE) / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
+def tune_command(search: Search, folder: Path) -> str:
+    """What to type to search the same in a terminal, e.g. on another machine."""
+    words = ["workbench", "bench", "tune", "--folder", f"{folder}-anew"]
+    words += ["--target", search.target, "--drafter", *search.drafters]
+    words += ["--policy", *search.policies, "--prompts", search.prompts.source]
+    words += ["--draft", search.draft] if search.draft else []
+    words += ["--temperature", f"{search.sampling.temperature:g}", "--trials", str(search.trials)]
+    return shlex.join([*words, "--new-tokens", str(search.setting.new_tokens)])
+
+
 def said(grid: Grid) -> str:
     """How much that is."""
     cells, refused = grid.expanded()
@@ -137,9 +151,18 @@ def told(show: str, settings: Mapping[str, Any], extra: tuple[Cell, ...] = ()) -
         return said(grid(settings, extra))
     if show == "tune":
         found = search(settings)
-        return f"{found.trials} trials of {len(found.prompts.prompts)} prompts each"
+        again = f"then the best {found.finalists} once more; the fastest becomes a preset"
+        return f"{found.trials} trials of {len(found.prompts.prompts)} prompts each, {again}"
     if show == "cost":
-        return f"passes, then sizes on {len(prompts(settings).prompts)} prompts"
+        if settings["new_tokens"] < FEWEST:
+            raise BadInput(
+                f"new tokens={settings['new_tokens']}: the deepest draft of a cost run needs"
+                f" {FEWEST} or more"
+            )
+        count, repeats = len(prompts(settings).prompts), settings["cost_repeats"]
+        passes = f"passes of {ROWS[0]} to {ROWS[-1]} rows after {' and '.join(map(str, CONTEXTS))}"
+        drafts = f"drafts of {len(DRAFTS)} sizes on {count} prompts × {repeats} repeats"
+        return f"{passes} tokens, then {drafts}"
     return ""
 
 

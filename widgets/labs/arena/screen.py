@@ -7,13 +7,14 @@ from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from widgets.labs import frame
-from widgets.labs.arena import form, pictures, plan, tables
+from widgets.labs.arena import forecast, form, pictures, plan, tables
 from widgets.labs.arena.recorded import recording
 from widgets.labs.worker import Status
 from workbench.bench.arena import Arena
 from workbench.bench.cost_model import CostReport
 from workbench.bench.elsewhere import Prediction, predict
 from workbench.bench.roofline import KNOWN, link_ms
+from workbench.bench.turn import words
 
 if TYPE_CHECKING:
     from widgets.labs.arena.controller import ArenaLab
@@ -26,7 +27,7 @@ def contents(lab: ArenaLab) -> dict[str, Any]:
     """Everything that is shown now."""
     status, (said, problem) = lab.status, lab.planned
     error = lab.error or problem
-    note = lab.note or ("" if error else said)
+    note = words(lab.waiting) if lab.waiting else lab.note or ("" if error else said)
     told = f'<div class="dw-note" role="status">{escape(note)}</div>' if note else ""
     shown = {"arena": _arena, "cost": _cost, "elsewhere": _elsewhere, "tune": _search}
     return {
@@ -44,6 +45,8 @@ def status(arena: Arena) -> Status:
     failed = f" · {seen.failed} failed" if seen.failed else ""
     line = f"{seen.done} of {seen.total}{left}{failed}" if seen.line else "Loading and warming up"
     share = seen.done / seen.total if seen.line and seen.total else None
+    if arena.waiting:
+        line, share = "Waiting for its turn", None
     return Status("paused" if paused else "busy", line + paused, share)
 
 
@@ -92,8 +95,8 @@ def _cost(lab: ArenaLab) -> dict[str, Any]:
     report, said = cost_of(lab)
     return {
         **pictures.drawn(pictures.cost_infos(report, "recorded example" if said else "")),
-        "detail": tables.best(report, said),
-        "table": tables.cost(report),
+        "detail": forecast.best(report, said),
+        "table": forecast.cost(report),
     }
 
 
@@ -131,8 +134,8 @@ def _elsewhere(lab: ArenaLab) -> dict[str, Any]:
     about = f"Acceptance by rank {ranks} … ({said or 'measured under Cost'}), taken over as it is."
     return {
         **pictures.elsewhere(pictures.elsewhere_infos(found.here, found.places)),
-        "detail": tables.prediction(found.here, acceptance, about, crossing),
-        "table": tables.everywhere(found.everywhere),
+        "detail": forecast.prediction(found.here, acceptance, about, crossing),
+        "table": forecast.everywhere(found.everywhere),
     }
 
 
@@ -167,5 +170,5 @@ def titles(lab: ArenaLab) -> Mapping[str, Mapping[Any, str]]:
         "hardware": form.HARDWARE,
         "placement": form.PLACES,
         "picture": form.PICTURES,
-        "cell": {"": "the fastest", **names},
+        "cell": {"": "the fastest lossless", **names},
     }

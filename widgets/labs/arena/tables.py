@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from widgets.figures import arena_charts, tree_shape
+from widgets.figures import arena_charts
+from widgets.labs.arena.judged import ratio, verdict
 from widgets.labs.arena.results import Results
 from widgets.labs.frame import table_html
-from workbench.bench.cost_model import CostReport
-from workbench.bench.elsewhere import Prediction
+from workbench.bench.machine import words
 from workbench.bench.preset import Preset
 
 Row = dict[str, Any]
@@ -20,43 +20,81 @@ CSS = """<style>
 .dw-grid-table :is(th, td) { padding: 2px 0 2px 12px; text-align: right; white-space: nowrap;
   border: 0; background: none; }
 .dw-grid-table th { color: var(--dw-muted); font-weight: 500; vertical-align: bottom; }
-.dw-grid-table :is(th, td):first-child { text-align: left; padding-left: 0; }
+.dw-grid-table .dw-words { text-align: left; }
+.dw-grid-table :is(th, td):first-child { padding-left: 0; }
+.dw-grid-table abbr { text-decoration: underline dotted; text-underline-offset: 2px;
+  cursor: help; }
+.dw-means { font-size: 12px; line-height: 1.4; color: var(--dw-text); margin: 6px 0; }
+.dw-means summary { cursor: pointer; color: var(--dw-muted); }
+.dw-means dl { margin: 4px 0; max-width: 92ch; }
+.dw-means dt { font-weight: 600; } .dw-means dd { margin: 0 0 4px; }
+@container (max-width: 760px) { .dw-grid-table td:first-child { white-space: normal;
+  min-width: 120px; max-width: 160px; } }
 .dw-grid-table tr[aria-selected=true] td { color: var(--dw-accent); font-weight: 600; }
 .dw-wide { overflow-x: auto; }
 .dw-tag { border: 1px solid var(--dw-edge); border-radius: 4px; padding: 0 5px; font-size: 11px;
   color: var(--dw-muted); white-space: nowrap; }
 .dw-heading { font-size: 13px; font-weight: 650; margin: 0 0 4px; line-height: 1.35;
   overflow-wrap: anywhere; color: var(--dw-text); }
+.dw-command { overflow-wrap: anywhere; }
 .dw-list { margin: 4px 0; padding-left: 16px; font-size: 12px; line-height: 1.4;
   color: var(--dw-text); }
 </style>"""
-PREDICTED = '<span class="dw-tag" data-predicted="1">predicted</span>'
 
 
 class Column(NamedTuple):
-    """A column of the table."""
+    """A column of the table; ``unit`` stands behind the number where it is alone in its line."""
 
     title: str
     key: str
     form: str
     help: str
+    unit: str = ""
 
 
-ACCEPTANCES = (
-    Column("mean_accepted", "mean_accepted", ".2f", "draft tokens kept a round"),
-    Column("mean_emitted", "mean_emitted", ".2f", "tokens emitted a round, the extra one included"),
-    Column("acceptance_ratio", "acceptance_ratio", ".2f", "kept draft tokens / levels drafted"),
-    Column("node_ratio", "node_ratio", ".2f", "kept draft tokens / nodes drafted"),
+RATIO = Column(
+    "x plain [90 %]",
+    "ratio",
+    "",
+    "tokens/s divided by plain decoding's on the same prompt, repeat and seed, measured in turns;"
+    " the median over these pairs. In brackets: where 90 % of the medians lie when the pairs are"
+    " drawn again with replacement (bootstrap). An interval with 1 in it shows neither gain nor"
+    " loss; more prompts or repeats make it narrower",
 )
+ACCEPTANCES = (
+    Column("mean_accepted", "mean_accepted", ".2f", "draft tokens kept a round", "a round"),
+    Column("mean_emitted", "mean_emitted", ".2f",
+           "tokens emitted a round, with the target's extra one; papers call it tau", "a round"),
+    Column("acceptance_ratio", "acceptance_ratio", ".2f",
+           "kept draft tokens / levels drafted; for a chain the share of its tokens kept"),
+    Column("node_ratio", "node_ratio", ".2f",
+           "kept draft tokens / nodes drafted; small for a tree even where the tree pays"),
+)  # fmt: skip
 COLUMNS = (
     Column("tokens/s", "tokens_per_s", ".1f", "median over prompts and repeats"),
-    Column("CPU a token", "cpu_per_token_ratio", ".2f", "processor time over plain decoding's"),
+    Column("CPU a token", "cpu_per_token_ratio", ".2f",
+           "processor time a token / plain decoding's", "x plain"),
     *ACCEPTANCES,
-    Column("expected", "expected_emitted", ".2f", "expected emission a round, from the verdicts"),
-    Column("realised", "realised_emitted", ".2f", "the same as it was drawn"),
-    Column("repeated 4-grams", "repeated_4gram_ratio", ".0%", "looping text flatters drafters"),
-    Column("log-likelihood", "log_likelihood", ".3f", "nats a token, under the target alone"),
-)
+    Column("expected", "expected_emitted", ".2f",
+           "expected emission a round by the rule's own chances, free of luck", "a round"),
+    Column("realised", "realised_emitted", ".2f",
+           "the same as it was drawn; the two agree in the long run", "a round"),
+    Column("repeated 4-grams", "repeated_4gram_ratio", ".0%",
+           "of the text: looping text flatters every drafter", "of the text"),
+    Column("log-likelihood", "log_likelihood", ".3f",
+           "of the text under the target alone, at temperature 1; what a lossy rule costs",
+           "nats a token"),
+)  # fmt: skip
+MORE = (
+    Column("target passes", "target_forwards_per_token", ".2f",
+           "passes of the target / tokens", "a token"),
+    Column("draft passes", "draft_forwards_per_token", ".2f",
+           "passes of the draft model / tokens", "a token"),
+    Column("outside passes", "outside_forward_ratio", ".0%",
+           "of a round's time: drafting tables, choosing, bookkeeping", "of a round"),
+    Column("likelihood over plain", "log_likelihood_gain", "+.3f",
+           "log-likelihood less that of plain decoding on the same prompts", "nats a token"),
+)  # fmt: skip
 
 
 def number(value: Any, form: str) -> str:
@@ -64,23 +102,39 @@ def number(value: Any, form: str) -> str:
     return "–" if value is None else f"{value:{form}}"
 
 
-def ratio(row: Row) -> str:
-    """``1.43 [1.38, 1.50]``."""
-    if row["ratio"] is None:
-        return "–"
-    low, high = row["ratio_interval"]
-    return f"{row['ratio']:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def grid_table(heads: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], at=-1) -> str:
-    """A table with a line of headings; each has a title (its help)."""
-    top = "".join(f'<th scope="col" title="{escape(h, True)}">{escape(t)}</th>' for t, h in heads)
+def grid_table(
+    heads: Sequence[tuple[str, str]],
+    rows: Sequence[Sequence[str]],
+    at: int = -1,
+    lefts: Sequence[int] = (0,),
+) -> str:
+    """A table with a line of headings; each has a title (its help), ``lefts`` are no numbers."""
+    look = [' class="dw-words"' if place in lefts else "" for place in range(len(heads))]
+    top = "".join(
+        f'<th scope="col"{side}>{_explained(title, told)}</th>'
+        for side, (title, told) in zip(look, heads, strict=True)
+    )
     body = ""
     for place, row in enumerate(rows):
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        cells = "".join(
+            f"<td{side}>{escape(cell)}</td>" for side, cell in zip(look, row, strict=True)
+        )
         body += f'<tr aria-selected="{str(place == at).lower()}">{cells}</tr>'
     table = f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody>"
     return f'<div class="dw-wide"><table class="dw-grid-table">{table}</table></div>'
+
+
+def _explained(title: str, told: str) -> str:
+    return f'<abbr title="{escape(told, True)}">{escape(title)}</abbr>' if told else escape(title)
+
+
+def meanings(heads: Sequence[tuple[str, str]]) -> str:
+    """What each heading means, for those who cannot hover; closed until it is asked for."""
+    items = "".join(
+        f"<dt>{escape(title)}</dt><dd>{escape(told)}</dd>" for title, told in heads if told
+    )
+    summary = "<summary>What these numbers are</summary>"
+    return f'<details class="dw-means">{summary}<dl>{items}</dl></details>'
 
 
 def arena(results: Results | None, chosen: str) -> str:
@@ -88,9 +142,9 @@ def arena(results: Results | None, chosen: str) -> str:
     if results is None:
         return CSS
     names = arena_charts.names(results.table)
-    heads = [("configuration", "without what all share"),
-             ("x plain [90 %]", "tokens/s over plain decoding's, in pairs")]  # fmt: skip
-    heads += [(column.title, column.help) for column in COLUMNS]
+    heads = [("configuration", "drafter, rule and length, without what all share; lossy = the"
+              " rule changes the text's law")]  # fmt: skip
+    heads += [(column.title, column.help) for column in (RATIO, *COLUMNS)]
     rows = [
         [
             names[row["cell"]] + (" (lossy)" if row["lossless"] is False else ""),
@@ -100,7 +154,7 @@ def arena(results: Results | None, chosen: str) -> str:
         for row in results.table
     ]
     at = [row["cell"] for row in results.table].index(chosen) if results.row(chosen) else -1
-    return CSS + grid_table(heads, rows, at) + _left_out(results)
+    return CSS + _left_out(results) + grid_table(heads, rows, at) + meanings(heads)
 
 
 def _left_out(results: Results) -> str:
@@ -110,6 +164,13 @@ def _left_out(results: Results) -> str:
         f"<b>failed {row['failed']} times</b> {escape(row['label'])}: {escape(row['errors'][0])}"
         for row in results.table
         if row["failed"]
+    ]
+    lines += [
+        f"<b>disturbed {row['disturbed']} of {row['measurements']} times</b>"
+        f" {escape(row['label'])}: something else of this process ran meanwhile, so its times are"
+        " too long. Stop what runs in other labs, and measure into a new folder"
+        for row in results.table
+        if row.get("disturbed")
     ]
     lines += [f"<b>left out</b> {escape(line)}" for line in results.skipped]
     items = "".join(f"<li>{line}</li>" for line in lines)
@@ -123,15 +184,12 @@ def cell(results: Results | None, chosen: str) -> str:
     row = results.row(chosen) if results else None
     if results is None or row is None:
         return '<p class="dw-small">Start measures what the left column describes.</p>'
-    helps = {column.title: column.help for column in COLUMNS}
+    shown = (*COLUMNS, *MORE)
+    helps = {column.title: column.help for column in (RATIO, *shown)}
     rows = [
-        ("x plain [90 %]", f"{ratio(row)} of {row['paired']} pairs"),
-        *((column.title, number(row[column.key], column.form)) for column in COLUMNS),
-        ("target passes a token", number(row["target_forwards_per_token"], ".2f")),
-        ("draft passes a token", number(row["draft_forwards_per_token"], ".2f")),
-        ("time outside passes", number(row["outside_forward_ratio"], ".0%")),
+        (RATIO.title, f"{ratio(row)} of {row['paired']} pairs"),
+        *((c.title, f"{number(row[c.key], c.form)} {c.unit}".strip()) for c in shown),
         ("same tokens as plain", row["same_tokens"] or "–"),
-        ("likelihood over plain", number(row["log_likelihood_gain"], "+.3f")),
     ]
     kinds = [one for one in results.kinds if one.cell == chosen]
     rows += [(f"on {k.kind}", f"{k.ratio:.2f} [{k.interval[0]:.2f}, {k.interval[1]:.2f}]")
@@ -139,9 +197,10 @@ def cell(results: Results | None, chosen: str) -> str:
     where = f"{row['target']}, temperature {row['temperature']:g}"
     lossy = " · <b>lossy</b>" if row["lossless"] is False else ""
     return (
-        f'{CSS}<p class="dw-heading" data-cell="{escape(chosen)}">{escape(row["label"])}</p>'
-        f'<p class="dw-small">{escape(where)}{lossy} · {_about(results)}</p>'
-        + table_html(rows, helps)
+        f"{CSS}{verdict(results.table, results.said)}"
+        f'<p class="dw-heading" data-cell="{escape(chosen)}">{escape(row["label"])}</p>'
+        f'<p class="dw-small">{escape(where)}{lossy}</p>{table_html(rows, helps)}'
+        f'<p class="dw-small">{_about(results)}</p>'
     )
 
 
@@ -153,92 +212,6 @@ def _about(results: Results) -> str:
         f" {results.repeats} repeats; drafters {keep}; {results.machine}"
     )
     return escape(told)
-
-
-# ---- cost ----------------------------------------------------------------------------------------
-
-
-def cost(report: CostReport | None) -> str:
-    """Sizes that were run, predicted beside measured."""
-    if report is None:
-        return CSS
-    heads = [("draft", "nodes and depth granted"), ("emitted", "tokens a round, measured"),
-             ("emitted, predicted", "from the acceptance by rank"),
-             ("ms a round", "measured"), ("ms, predicted", "from the curves"),
-             ("x plain", "measured"),
-             ("x plain, predicted", "predicted emission and cost")]  # fmt: skip
-    rows = [
-        [
-            f"{r.nodes} nodes, depth {r.depth}",
-            *(f"{v:.2f}" for v in (r.emitted, r.predicted_emitted, r.measured_ms, r.predicted_ms)),
-            *(f"{v:.2f}" for v in (r.measured_ratio, r.predicted_ratio)),
-        ]
-        for r in report.rows
-    ]
-    return CSS + grid_table(heads, rows)
-
-
-def best(report: CostReport | None, said: str) -> str:
-    """The best tree of the measured curves, drawn, and what it is said to give."""
-    if report is None:
-        return '<p class="dw-small">Start measures the passes, then runs some sizes.</p>'
-    tree, plain_ms = report.best, report.cost.plain_ms()
-    chance = tree_shape.chances(tree.parent, tuple(report.acceptance))
-    shape = tree_shape.TreeShape("Best tree here", tree.parent, chance, True)
-    rows = [
-        ("size", f"{len(tree.parent)} nodes, depth {tree.depth}"),
-        ("tokens a round", f"{tree.emitted:.2f}"),
-        ("a round", f"{tree.round_ms:.2f} ms"),
-        ("plain decoding", f"{plain_ms:.2f} ms a token"),
-        ("speed-up", f"{tree.emitted * plain_ms / tree.round_ms:.2f} x plain"),
-    ]
-    about = f'<p class="dw-small">{escape(said)}</p>' if said else ""
-    return f"{CSS}{about}{tree_shape.svg(shape)}<p>{PREDICTED}</p>{table_html(rows)}"
-
-
-# ---- elsewhere -----------------------------------------------------------------------------------
-
-
-def prediction(here: Prediction, acceptance: Sequence[float], said: str, crossing: str = "") -> str:
-    """The best tree on other hardware and where its milliseconds go."""
-    tree = here.best
-    chance = tree_shape.chances(tree.parent, tuple(acceptance))
-    shape = tree_shape.TreeShape("Best tree there", tree.parent, chance, True)
-    rows = [
-        ("speed-up", f"{here.speedup:.2f} x plain"),
-        ("size", f"{len(tree.parent)} nodes, depth {tree.depth}"),
-        ("tokens a round", f"{tree.emitted:.2f}"),
-        ("plain decoding", f"{here.plain_ms:.2f} ms a token"),
-        ("verify pass", f"{here.verify_ms:.2f} ms"),
-        ("drafting", f"{here.draft_ms:.2f} ms"),
-        ("transfer between devices", crossing or f"{here.link_ms:.2f} ms"),
-        ("rows for free", f"{here.rows_for_free:.0f}"),
-    ]
-    helps = {"rows for free": "where computing takes as long as reading the weights"}
-    return (
-        f"{CSS}<p>{PREDICTED}</p>{table_html(rows, helps)}{tree_shape.svg(shape)}"
-        f'<p class="dw-small">{escape(said)}</p>'
-    )
-
-
-def everywhere(found: Mapping[str, Prediction]) -> str:
-    """The same models on every hardware that is known."""
-    heads = [("hardware, predicted", "from data sheets by the roofline"), ("x plain", ""),
-             ("nodes", ""), ("depth", ""), ("plain ms a token", ""), ("verify ms", ""),
-             ("drafting ms", ""), ("transfer ms", "between the devices"),
-             ("rows for free", "where computing takes as long as reading")]  # fmt: skip
-    rows = [
-        [
-            name,
-            f"{p.speedup:.2f}",
-            str(len(p.best.parent)),
-            str(p.best.depth),
-            *(f"{ms:.2f}" for ms in (p.plain_ms, p.verify_ms, p.draft_ms, p.link_ms)),
-            f"{p.rows_for_free:.0f}",
-        ]
-        for name, p in found.items()
-    ]
-    return CSS + grid_table(heads, rows)
 
 
 # ---- tune ----------------------------------------------------------------------------------------
@@ -258,11 +231,13 @@ def preset(found: Preset | None, warning: str, said: str) -> str:
         ("temperature", f"{found.cell.sampling.temperature:g}"),
         ("prompts", f"{found.prompts.get('count', '?')} of {found.prompts.get('source', '?')}"),
         ("trials", str(found.trials)),
+        ("tuned on", words(found.machine)),
     ]
+    helps = {"speed-up when tuned": RATIO.help, "trials": "configurations tried in the search"}
     alarm = f'<div class="dw-error" role="alert">{escape(warning)}</div>' if warning else ""
     return (
         f'{CSS}<p class="dw-heading" data-preset="1">{escape(found.cell.label)}</p>{alarm}'
-        f'{table_html(rows)}<p class="dw-small">{escape(said)}</p>'
+        f'{table_html(rows, helps)}<p class="dw-small dw-command">{escape(said)}</p>'
     )
 
 
@@ -270,8 +245,14 @@ def trials(history: Sequence[Row]) -> str:
     """The newest trials first."""
     if not history:
         return CSS
-    heads = [("trial", ""), ("x plain", "median over the prompts"), ("state", ""),
-             ("what was tried", ""), ("why it ended", "")]  # fmt: skip
+    heads = [
+        ("trial", "in the order in which they were tried"),
+        ("x plain", "tokens/s over plain decoding's, median over the prompts, one measurement each;"
+         " the best of many such is too good to be true, so the preset has a fresh one"),
+        ("state", "complete, pruned (lagged behind after some prompts) or fail"),
+        ("what was tried", "drafter, rule and length"),
+        ("why it ended", ""),
+    ]  # fmt: skip
     rows = [
         [
             str(row["trial"] + 1),
@@ -282,4 +263,4 @@ def trials(history: Sequence[Row]) -> str:
         ]
         for row in reversed(history)
     ]
-    return CSS + grid_table(heads, rows)
+    return CSS + grid_table(heads, rows, lefts=(2, 3, 4)) + meanings(heads)
