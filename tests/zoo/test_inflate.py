@@ -67,6 +67,11 @@ def test_logits_are_the_sources(source, made):
     assert made.compiled == source.compiled
 
 
+def test_the_check_notices_another_function(folder):
+    found = check(load("zoo:draft"), folder, tokens=16)
+    assert not found["passed"] and found["largest_difference"] > 0.1
+
+
 def test_greedy_text_is_the_sources_plain_and_drafted(source, made):
     wanted = text(source)
     assert len(wanted) == 200
@@ -172,19 +177,20 @@ def test_heads_of_the_source_are_refused_and_named(made, family, name):
 # writing
 
 
-def test_only_one_part_is_held_at_a_time(source, tmp_path, monkeypatch):
-    alive: list[weakref.ref] = []
-    whole = safetensors.torch.save_file
+def test_a_layer_is_let_go_before_the_next_is_made(source, tmp_path, monkeypatch):
+    seen: list[weakref.ref] = []
+    build = Tensors.layer
 
-    def save(tensors, *args, **kwargs):
-        assert not any(ref() is not None for ref in alive), "an earlier layer is still held"
-        alive[:] = [weakref.ref(tensor) for tensor in tensors.values()]
-        whole(tensors, *args, **kwargs)
+    def layer(self, weights, index):
+        assert not any(ref() is not None for ref in seen), "the layer before is still held"
+        made = build(self, weights, index)
+        seen[:] = [weakref.ref(tensor) for tensor in made.values()]
+        return made
 
-    monkeypatch.setattr(safetensors.torch, "save_file", save)
+    monkeypatch.setattr(Tensors, "layer", layer)
     small = Shape(hidden=320, head_size=32, heads=10, kv_heads=5, inner=864, layers=8)
     inflate(source, small, tmp_path / "same")
-    assert alive
+    assert len(seen) == 9
 
 
 @pytest.mark.parametrize("problem", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])

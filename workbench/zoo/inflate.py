@@ -217,22 +217,25 @@ def _renamed_when_whole(out: Path) -> Iterator[Path]:
     from safetensors import SafetensorError
 
     partial = _partial(out)
-    made = False
     try:
         partial.mkdir(parents=True)
-        made = True
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    try:
         yield partial
         if out.is_dir():
             out.rmdir()  # it is empty; not every system renames over a folder
         partial.rename(out)
-        made = False
     except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        fix = "free some space" if full else "check the path and its permissions"
-        raise BadInput(f"--out {str(out)!r} cannot be written ({error}); {fix}") from None
+        raise _unwritable(out, error) from None
     finally:
-        if made:
-            shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _unwritable(out: Path, error: Exception) -> BadInput:
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    fix = "free some space" if full else "check the path and its permissions"
+    return BadInput(f"--out {str(out)!r} cannot be written ({error}); {fix}")
 
 
 class Comparison(NamedTuple):
