@@ -7,9 +7,10 @@ import subprocess
 import sys
 from html import unescape
 
+import msgspec
 import pytest
 
-from widgets.labs.arena import exports, pictures, plan, screen
+from widgets.labs.arena import exports, pictures, plan, screen, tables
 from widgets.labs.arena.controller import ArenaLab
 from widgets.labs.arena.recorded import recording
 from widgets.labs.arena.results import of_folder
@@ -257,3 +258,12 @@ def test_a_cost_measurement_can_be_stopped(make):
     lab.start()
     lab.stop()
     assert lab.wait(30) and lab.report is None and not lab.error
+
+
+def test_a_measurement_that_something_ran_beside_is_told(measured):
+    lab, _ = measured
+    quiet = tables.arena(lab.results, "")
+    row = {**lab.results.table[0], "disturbed": 1}
+    loud = msgspec.structs.replace(lab.results, table=[row, *lab.results.table[1:]])
+    assert "disturbed 1 of 2 times" in tables.arena(loud, "")
+    assert "What these numbers are" in quiet and "bootstrap" in quiet
