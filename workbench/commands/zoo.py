@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-SUMMARY = "the embedded models: what they are, train them again, prompts to try"
+SUMMARY = "the embedded models: what they are, train or enlarge them, prompts to try"
 DESCRIPTION = """\
 The models that come with the workbench, small enough to run anywhere. They were trained on the
 source of Python's standard library, so they continue Python code, not conversation."""
@@ -13,6 +13,7 @@ EXAMPLES = (
     "workbench zoo prompts",
     "workbench zoo prompts code_attrgetter | workbench generate -",
     "workbench zoo train draft --help",
+    "workbench zoo inflate --size 109M --out big --check",
 )
 
 

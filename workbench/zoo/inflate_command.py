@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
             f" {card['dtype']}, the function of {card['source']}: {out}"
         )
         for key, value in checked.items():
-            print(f"{key.replace('_', ' ')}: {value:.3g}")
+            shown = ("no", "yes")[value] if key == "passed" else f"{value:.3g}"
+            print(f"{key.replace('_', ' ')}: {shown}")
     return 0 if checked.get("passed", True) else 1
 
 
