@@ -86,7 +86,7 @@ def test_a_person_chooses_measures_and_tunes(open_page, jupyter, checkpoint, sho
     assert page.locator(".jp-Cell").count() == 1, "letters went to the notebook"
     page.screenshot(path=shots / "jupyter-arena-first.png")
 
-    fill(lab, "new tokens", "96")
+    fill(lab, "new tokens", "300")  # long enough to be paused in the middle
     press(lab, "Start")
     expect(lab.locator(".dw-progress")).to_contain_text("of 15", timeout=60_000)
     press(lab, "Pause")
@@ -101,6 +101,7 @@ def test_a_person_chooses_measures_and_tunes(open_page, jupyter, checkpoint, sho
     expect(lab.get_by_text("drawn again with replacement")).to_be_visible()
     page.screenshot(path=shots / "jupyter-arena.png")
 
+    fill(lab, "new tokens", "16")
     view(lab, "Tuning")
     fill(lab, "trials", "2")
     press(lab, "Start")

@@ -6,7 +6,7 @@ controller without any UI library, and looks the same in the dashboard and in Ju
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 from widgets.controls.form import Field
@@ -23,14 +23,14 @@ class Cell(NamedTuple):
             of the view of that name.
         px: height where the host does not fill a screen.
         share: part of its band's width.
-        held: ``html`` scrolls within ``px`` where the host does not fill a screen.
+        held_px: ``html`` scrolls within so much where the host does not fill a screen; 0 = never.
     """
 
     name: str
     kind: Kind
     px: int = 220
     share: float = 1.0
-    held: bool = False
+    held_px: int = 0
 
 
 class Section(NamedTuple):
@@ -87,12 +87,12 @@ class Changes:
     def __init__(self) -> None:
         self._last: dict[str, Any] = {}
 
-    def of(self, contents: Mapping[str, Any]) -> dict[str, Any]:
-        """The new ones; they count as shown from now on."""
-        found = {
-            name: value
-            for name, value in contents.items()
-            if name not in self._last or self._last[name] != value
-        }
-        self._last.update(found)
-        return found
+    def of(self, contents: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """The new ones; each counts as shown once the next is asked for.
+
+        So what fails to be drawn, and all behind it, is handed out again the next time.
+        """
+        for name, value in contents.items():
+            if name not in self._last or self._last[name] != value:
+                yield name, value
+                self._last[name] = value

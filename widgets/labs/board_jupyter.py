@@ -109,8 +109,8 @@ class BoardJupyter:
                 look = ["dw-cell", *(["dw-block"] if cell.kind == "html" else [])]
                 made = box([self.cells[cell.name]], *look)
                 made.layout.flex = f"{cell.share} 1 {260 * cell.share:.0f}px"
-                if cell.held:
-                    made.layout.max_height = f"{cell.px}px"
+                if cell.held_px:
+                    made.layout.max_height = f"{cell.held_px}px"
                 cells.append(made)
             bands.append(box(cells, "dw-band", "dw-board-band", row=True))
         grid = box([head, self._side(), box(bands, "dw-main", "dw-board")], "dw-grid")
@@ -134,7 +134,7 @@ class BoardJupyter:
     def flush(self) -> None:
         """Draw what changed."""
         self._fill_form()
-        for name, value in self._changes.of(self.board.contents()).items():
+        for name, value in self._changes.of(self.board.contents()):
             pane = self.html.get(name, self.cells.get(name))
             if isinstance(pane, ipw.HTML):
                 pane.value = value

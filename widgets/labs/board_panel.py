@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pandas  # noqa: F401 - plotly fails on one that another thread has begun to import
 import panel as pn
 
 from widgets import theme
@@ -145,7 +146,7 @@ class BoardPanel:
     def flush(self) -> None:
         """Draw what changed; called where the document may be changed."""
         self._fill_form()
-        for name, value in self._changes.of(self.board.contents()).items():
+        for name, value in self._changes.of(self.board.contents()):
             if name in self.html:
                 self.html[name].object = value
             elif isinstance(self.cells.get(name), pn.pane.HTML):

@@ -66,6 +66,8 @@ JUPYTER_CSS = """
 .dw-in-jupyter .dw-adder { flex: 1 1 60px; width: 60px; min-width: 60px; height: 22px; margin: 0; }
 .dw-in-jupyter .dw-adder input[type=text] { border: 0 !important; height: 22px; padding: 0 4px;
   font-size: 12px; }
+.dw-in-jupyter .dw-block :is(.widget-html, .widget-html-content) { min-width: 0;
+  max-width: 100%; }
 .dw-in-jupyter .dw-link { color: var(--dw-accent); }
 @container (max-width: 1020px) {
   .dw-in-jupyter .dw-grid { grid-template-columns: 218px minmax(0, 1fr); }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ import pytest
 
 from widgets.labs.arena import forecast, judged
 from widgets.labs.arena.controller import ArenaLab
+from widgets.labs.board import Changes
 from workbench.bench import measurement
 from workbench.bench.turn import Turn
 
@@ -18,7 +21,8 @@ SMALL = {"drafters": ("prompt_lookup",), "new_tokens": 6, "repeats": 2, "per_kin
 
 
 @pytest.fixture
-def make(tmp_path):
+def make(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where folders that are not named are made
     made = []
 
     def make_(**settings) -> ArenaLab:
@@ -165,3 +169,18 @@ def test_the_verdict_is_said_in_words(low, high, said):
     assert judged.verdict([PLAIN]) == "" and judged.leading([PLAIN]) == "p"
     where = judged.verdict([draft, {**draft, "temperature": 1.0}], "recorded example")
     assert "Recorded example, t at temperature 1:" in where
+
+
+def test_what_failed_to_be_drawn_is_drawn_the_next_time():
+    changes, contents = Changes(), {"first": 1, "second": 2, "third": 3}
+    with pytest.raises(RuntimeError):
+        for name, _ in changes.of(contents):
+            if name == "second":
+                raise RuntimeError("a figure that cannot be drawn")
+    assert dict(changes.of(contents)) == {"second": 2, "third": 3}
+    assert dict(changes.of(contents)) == {}
+
+
+def test_the_dashboard_has_pandas_before_a_sweep_imports_it_beside_a_drawing():
+    code = "import sys, widgets.labs.board_panel; sys.exit('pandas' not in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -48,9 +48,9 @@ class ArenaLab(Travels):
          "export": "Export"}
     )  # fmt: skip
     bands: tuple[tuple[Cell, ...], ...] = (
-        (Cell("main", "plot", 320, 1.5), Cell("detail", "html", 320, 1.0, True)),
+        (Cell("main", "plot", 320, 1.5), Cell("detail", "html", 320, 1.0, 320)),
         (Cell("left", "plot", 250, 1.0), Cell("right", "plot", 250, 1.0)),
-        (Cell("table", "html", 360, 1.0, True),),
+        (Cell("table", "html", 150, 1.0, 360),),
     )
     accepts = ".json"
     opens = "Open a tuned preset"

@@ -48,8 +48,8 @@ def doubt(report: CostReport) -> str:
         return ""
     return (
         f"By the curve a token takes {curve_ms:.1f} ms without a draft, but plain decoding took"
-        f" {plain_ms:.1f} ms: something else ran meanwhile. Every predicted speed-up here is off"
-        " by as much; stop what else runs and start again"
+        f" {plain_ms:.1f} ms; probably something else ran meanwhile. Every predicted speed-up here"
+        " is off by as much; stop what else runs and start again"
     )
 
 

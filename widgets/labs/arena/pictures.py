@@ -97,12 +97,17 @@ def arena(results: Results | None, picture: str) -> dict[str, dict[str, Any]]:
     return {"left": steady(heat.figure(table)), "right": steady(right)}
 
 
+def shortened(model: str) -> str:
+    """A folder's last name; other names as they are."""
+    return model.rstrip("/").rpartition("/")[2] if model.startswith(("/", ".", "~")) else model
+
+
 def cost_infos(report: CostReport | None, said: str = "") -> dict[str, tuple[Any, Any]]:
     """Cell -> (figure module, its data), of a measured cost."""
     passes = []
     for curve in filter(None, (report.verify, report.draft)) if report else ():
         for context, ms in zip(curve.contexts, curve.ms, strict=True):
-            name = f"{curve.model}, {context} stored"
+            name = f"{shortened(curve.model)}, {context} stored"
             passes.append(cost_curves.PassCost(name, tuple(map(float, curve.rows)), ms))
     pairs = tuple(
         predicted_measured.Pair(f"{r.nodes}×{r.depth}", r.predicted_ratio, r.measured_ratio)

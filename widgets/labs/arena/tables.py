@@ -28,7 +28,7 @@ CSS = """<style>
 .dw-means summary { cursor: pointer; color: var(--dw-muted); }
 .dw-means dl { margin: 4px 0; max-width: 92ch; }
 .dw-means dt { font-weight: 600; } .dw-means dd { margin: 0 0 4px; }
-@container (max-width: 760px) { .dw-grid-table td:first-child { white-space: normal;
+@container (max-width: 760px) { .dw-grid-table td.dw-words:first-child { white-space: normal;
   min-width: 120px; max-width: 160px; } }
 .dw-grid-table tr[aria-selected=true] td { color: var(--dw-accent); font-weight: 600; }
 .dw-wide { overflow-x: auto; }
