@@ -43,7 +43,7 @@ class Coalescer:
             self._marked.wait()
             if self._closed.is_set():
                 return
-            self._closed.wait(self._interval_s); self._marked.clear()
+            self._marked.clear()
             started = time.monotonic()
             try:
                 self._flush()
