@@ -32,11 +32,15 @@ def sharded(checkpoint, tmp_path) -> Path:
 
 
 def refused(error, name, *words: str, **options) -> str:
-    """``load(name)`` fails with ``error``: quickly, naming what was asked for, no chain below."""
+    """``load(name)`` fails with ``error``: quickly, naming what was asked for, no chain below.
+
+    A refusal takes some hundredths of a second, so that even a machine 100 times slower stays
+    below 20 s; the hub's five retries alone wait for 23 s.
+    """
     began = time.perf_counter()
     with pytest.raises(error) as raised:
         load(str(name), **options)
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 20
     assert isinstance(raised.value, WorkbenchError)
     message = str(raised.value)
     for word in words:

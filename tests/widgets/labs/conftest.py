@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from lab_script import Script, make_trace
+from lab_script import LONG_S, Script, make_trace
+from tiny_pruning import TinyLab, settled
 
+from widgets.labs.decode.controller import DecodeController
 from workbench.core.trace import Trace
+from workbench.testing.checkpoints import write_checkpoint
 
 
 @pytest.fixture
@@ -16,3 +19,34 @@ def script() -> Script:
 @pytest.fixture
 def trace() -> Trace:
     return make_trace(3)
+
+
+@pytest.fixture
+def decode_lab(script):
+    """``decode_lab(**values)``: a controller over the scripted engine, closed after the test."""
+    made = []
+
+    def make(**values):
+        values = {"prompt": "def f(x", **values}
+        made.append(DecodeController("t", "d", tools=script.engine(), **values))
+        return made[-1]
+
+    yield make
+    for controller in made:
+        controller.close()
+        assert controller.wait(LONG_S)
+
+
+@pytest.fixture(scope="session")
+def pruning_folder(tmp_path_factory) -> str:
+    return str(write_checkpoint(tmp_path_factory.mktemp("pruned"), "llama"))
+
+
+@pytest.fixture
+def pruning_lab(pruning_folder):
+    """A lab whose model is loaded and measured."""
+    made = TinyLab(pruning_folder, draft="")
+    made.warm()
+    settled(made)
+    yield made
+    made.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from widgets.labs.decode.engine import Engine, NodeLaws
 from workbench.core.errors import BadInput, ModelError
 from workbench.core.trace import Baseline, Forwards, Limits, Method, Ms, Round, Top, Trace
 
+LONG_S = 60.0  # a wait that only a failure uses up; a busy machine needs a few seconds
 PIECES = {0: "def", 1: " f", 2: "(", 3: "x", 4: "):", 5: "\n", 6: " return", 7: "y"}
 
 
@@ -78,9 +80,12 @@ class ScriptedRun:
 
     ENDS = ("finished", "stopped", "failed")
 
-    def __init__(self, settings: dict, listener=None, *, total=6, gap_s=0.01, fail_at=None):
+    def __init__(
+        self, settings: dict, listener=None, *, total=6, gap_s=0.01, fail_at=None, before_round=None
+    ):
         self.settings, self._listener = settings, listener or (lambda: None)
         self._total, self._gap_s, self._fail_at = total, gap_s, fail_at
+        self._before_round = before_round or (lambda: None)
         self.state, self.error, self._done = "idle", None, 0
         self._condition, self._stopping, self._single = threading.Condition(), False, False
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -146,11 +151,20 @@ class ScriptedRun:
 
     def _work(self):
         while True:
+            self._before_round()
             state = self._next_state()
             self._listener()
             if state in self.ENDS:
                 return
             time.sleep(self._gap_s)
+
+
+def until(condition, timeout_s: float = LONG_S) -> None:
+    """Wait for ``condition``, as long as a busy machine may need."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "the lab did not get there in time"
+        time.sleep(0.005)
 
 
 @dataclass
@@ -159,6 +173,7 @@ class Script:
 
     total: int = 6
     gap_s: float = 0.01
+    before_round: Callable[[], object] = lambda: None
     fail_at: int | None = None
     baseline_error: str = ""
     asked: list = field(default_factory=list)
@@ -181,7 +196,9 @@ class Script:
         return values
 
     def _run(self, settings, listener):
-        rest = dict(total=self.total, gap_s=self.gap_s, fail_at=self.fail_at)
+        rest = dict(
+            total=self.total, gap_s=self.gap_s, fail_at=self.fail_at, before_round=self.before_round
+        )
         return ScriptedRun(settings, listener, **rest)
 
     def _baseline(self, model, prompt, sampling, tokens, repeats, progress):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+from lab_script import LONG_S, until
+
 from widgets.labs.coalesce import Coalescer
 from widgets.labs.history import DEPTH, History
 
@@ -49,18 +51,28 @@ def test_the_past_is_bounded():
     assert steps == DEPTH
 
 
-def test_the_first_mark_is_drawn_at_once_and_many_marks_few_times():
+def test_the_first_mark_is_drawn_at_once_and_the_next_only_after_the_interval():
+    drawn: list[int] = []
+    writer = Coalescer(lambda: drawn.append(1), interval_s=10 * LONG_S)
+    writer.mark()
+    until(lambda: drawn)  # long before the interval is over
+    writer.mark()
+    writer.close()
+    assert len(drawn) == 1
+
+
+def test_many_marks_are_drawn_few_times_and_the_last_state_always():
     drawn: list[float] = []
     writer = Coalescer(lambda: drawn.append(time.monotonic()), interval_s=0.1)
     begun = time.monotonic()
-    while time.monotonic() - begun < 0.55:
+    while len(drawn) < 4:
         writer.mark()
+        marked = time.monotonic()
+        assert marked < begun + LONG_S, drawn
         time.sleep(0.002)
-    time.sleep(0.15)
+    until(lambda: drawn[-1] >= marked)
     writer.close()
-    assert drawn[0] - begun < 0.05
-    assert 3 <= len(drawn) <= 8
-    assert drawn[-1] >= begun + 0.5, "the last state is always drawn"
+    assert len(drawn) <= 2 + (time.monotonic() - begun) / 0.1
 
 
 def test_drawing_goes_on_after_an_error_and_ends_with_close(caplog):
@@ -72,10 +84,9 @@ def test_drawing_goes_on_after_an_error_and_ends_with_close(caplog):
             raise ValueError("no figure")
 
     writer = Coalescer(flush, interval_s=0.01)
-    writer.mark()
-    time.sleep(0.05)
-    writer.mark()
-    time.sleep(0.05)
+    for count in (1, 2):
+        writer.mark()
+        until(lambda count=count: len(calls) == count)
     writer.close()
     assert len(calls) == 2 and "could not draw" in caplog.text
     writer.mark()
