@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import lab_page
 import pytest
 from playwright.sync_api import expect
@@ -10,6 +12,7 @@ pytestmark = pytest.mark.browser
 
 HEADING = "[data-cell]"
 PROGRESS = ".dw-progress"
+RECORDED = ".gtitle:has-text('Recorded example')"
 
 
 def bars(page):
@@ -27,7 +30,7 @@ def test_a_sweep_fills_the_bars_and_other_hardware_is_predicted(
 ):
     folder, sweep = checkpoint("llama", max_position_embeddings=2048), tmp_path / "sweep"
     page = open_page(f"{app_url}arena?targets={folder}&draft=&folder={sweep}")
-    expect(page.get_by_text("Recorded example")).to_be_visible()
+    expect(page.locator(RECORDED)).to_be_visible()
     expect(page.locator(HEADING)).to_have_count(1)
     expect(bars(page)).to_have_count(8)
     expect(page.locator(".dw-note")).to_contain_text("1 cannot run")
@@ -35,10 +38,11 @@ def test_a_sweep_fills_the_bars_and_other_hardware_is_predicted(
     fill(page, "new tokens", "8")
     page.get_by_role("button", name="Start").click()
     expect(page.locator(".dw-note")).to_contain_text("9 of 9 measured, kept in", timeout=60_000)
-    expect(page.get_by_text("Recorded example")).to_have_count(0)
+    expect(page.locator(RECORDED)).to_have_count(0)
     expect(bars(page)).to_have_count(3)
     expect(page.get_by_text("nothing measured yet")).to_have_count(0)
     expect(page.locator("[data-refused]")).to_contain_text("needs a draft model")
+    expect(page.locator("[data-verdict]")).to_contain_text(re.compile("plain"))
     before = page.locator(HEADING).inner_text()
     bars(page).nth(2).click(force=True)
     expect(page.locator(HEADING)).not_to_have_text(before)
@@ -55,8 +59,32 @@ def test_a_sweep_fills_the_bars_and_other_hardware_is_predicted(
 
 def test_bad_input_is_said_on_a_phone_in_the_dark(open_page, app_url, shots, tmp_path):
     page = open_page(f"{app_url}arena?folder={tmp_path}", width=390, height=844, dark=True)
-    expect(page.get_by_text("Recorded example")).to_be_visible()
+    expect(page.locator(RECORDED)).to_be_visible()
     fill(page, "knobs", "policy.depht=2")
     expect(page.locator(".dw-error")).to_contain_text("policy.depth")
     lab_page.no_sideways_scroll(page)
     page.screenshot(path=shots / "arena-390.png", full_page=True)
+
+
+def test_a_second_tab_waits_for_the_first_says_so_and_can_be_stopped(
+    open_page, app_url, checkpoint, shots, tmp_path
+):
+    target = checkpoint("llama", max_position_embeddings=2048)
+    one, two = (
+        open_page(f"{app_url}arena?targets={target}&draft=&folder={tmp_path / name}")
+        for name in ("one", "two")
+    )
+    fill(one, "new tokens", "600")
+    one.get_by_role("button", name="Start").click()
+    expect(one.locator(PROGRESS)).to_contain_text(re.compile("of |Loading"), timeout=30_000)
+    two.get_by_role("button", name="Start").click()
+    expect(two.locator(".dw-note")).to_contain_text(f"waiting for the sweep in {tmp_path / 'one'}")
+    expect(two.locator(PROGRESS)).to_contain_text("Waiting for its turn")
+    two.screenshot(path=shots / "arena-waiting.png")
+    two.get_by_role("button", name="Stop").click()
+    expect(two.locator(".dw-note")).to_contain_text("0 of 18 measured")
+    two.get_by_role("button", name="Start").click()
+    expect(two.locator(PROGRESS)).to_contain_text("Waiting for its turn")
+    one.get_by_role("button", name="Stop").click()
+    expect(two.locator(".dw-note")).to_contain_text("18 of 18 measured", timeout=60_000)
+    expect(two.locator(".dw-table").first).to_contain_text("of 6 pairs")
