@@ -316,7 +316,7 @@ class ArenaLab(Travels):
         task.tell("Loading")
         told = task.timed("Passes, then drafts")
         with work.Shift(task, "the cost of a pass in another lab", self._waits) as turn:
-            self.report = work.measured_cost(self.settings, lambda s: (told(s), turn()))
+            self.report = work.measured_cost(self.settings, told, turn)
         self._mark()
 
     def _tune(self, task: Task) -> None:

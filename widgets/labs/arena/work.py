@@ -56,12 +56,24 @@ class Shift:
         self.task.check()
 
 
-def measured_cost(settings: Mapping[str, Any], progress: Callable[[float], None]) -> CostReport:
+def measured_cost(
+    settings: Mapping[str, Any],
+    progress: Callable[[float], None],
+    turn: Callable[[], None] = lambda: None,
+) -> CostReport:
     """Curves, acceptance by rank, and sizes that are really run.
+
+    Args:
+        turn: returns when it may measure, or go on.
 
     Raises:
         BadInput: a drafter that needs a draft model, and none named.
     """
+
+    def step(share: float) -> None:
+        progress(share)
+        turn()
+
     torch.set_num_threads(1)
     prompts = [prompt.text for prompt in plan.prompts(settings).prompts]
     target = model_of(plan.first(settings, "targets"), None, None)
@@ -84,8 +96,8 @@ def measured_cost(settings: Mapping[str, Any], progress: Callable[[float], None]
         settings["new_tokens"],
         draft,
     )
-    progress(0.0)
-    return cost_report(run, prompts, repeats=settings["cost_repeats"], progress=progress)
+    step(0.0)
+    return cost_report(run, prompts, repeats=settings["cost_repeats"], progress=step)
 
 
 def tuned(
