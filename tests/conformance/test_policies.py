@@ -62,6 +62,17 @@ def test_an_answer_depends_on_the_steps_alone(policy):
         assert answers == [policy.go(state, steps[:count]) for count in range(1, 6)]
 
 
+STEADY = [policy for policy in POLICIES if getattr(policy, "steady", False)]
+
+
+@pytest.mark.parametrize("policy", STEADY, ids=name_of)
+def test_a_steady_policy_never_says_no(policy):
+    state = policy.init(context())
+    for seed in range(20):
+        steps = [a_step(depth, seed) for depth in range(1, 9)]
+        assert all(policy.go(state, steps[:count]) for count in range(1, 9))
+
+
 @pytest.mark.parametrize("policy", POLICIES, ids=name_of)
 def test_drafters_that_show_nothing_are_not_stopped_for_it(policy):
     if getattr(policy, "wants_hidden", False):

@@ -258,7 +258,7 @@ def test_the_summary_counts_what_it_says(model, cousin):
 
 def test_low_precision_differs_only_at_near_ties(checkpoint):
     """In bf16 a block may round otherwise than single tokens: only near ties may change sides."""
-    model = load(str(checkpoint("llama", dtype=torch.bfloat16)))
+    model = load(str(checkpoint("llama", dtype=torch.bfloat16)), dtype="bfloat16")
     for prompt in ("abcabc", "one two one two", "0101010"):
         settings = RunSettings(model, prompt, "none", max_new_tokens=40)
         alone = generate(settings).new_tokens

@@ -209,7 +209,7 @@ def test_angles_that_change_with_length_end_the_context_there(loaded):
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3_moe", "gemma2"])
 def test_half_precision_loads_and_decodes(checkpoint, family):
     folder = checkpoint(family, dtype=torch.bfloat16)
-    model = load(str(folder))
+    model = load(str(folder), dtype="bfloat16")
     assert model.dtype == "bfloat16"
     assert model.trees, model.reason
     trace = generate(RunSettings(model, PROMPT, "token_recycling", max_new_tokens=24))

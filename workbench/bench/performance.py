@@ -30,8 +30,8 @@ Made by `workbench bench performance --write`; every part names the machine and 
 compared runs interleaved in one process, and ratios are medians with a bootstrapped 90 % interval.
 Another machine gives other numbers: the command is there to be run on yours.
 """
-# Draft sizes of the targets' table: the fastest of a few on held-out prose, docstrings and tests, so
-# that they are not fitted to the code that the table is measured on.
+# Draft sizes of the targets' table: the fastest of a few on held-out prose, docstrings and tests,
+# so that they are not fitted to the code that the table is measured on.
 SIZES = {
     "draft_model": dict(depth=1, nodes=1, width=1),
     "token_recycling": dict(depth=3, nodes=3),

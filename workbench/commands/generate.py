@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of every random draw (%(default)s)")
     add("--max-new-tokens", type=int, default=128, metavar="N", help="at most (%(default)s)")
     add("--device", help="cpu, cuda, cuda:1 (CUDA where there is one)")
-    add("--dtype", help="float32, bfloat16 or float16 (the checkpoint's own)")
+    add("--dtype", help="float32, bfloat16 or float16 (the checkpoint's own, if quick here)")
     add("--threads", metavar="N", help="CPU threads; auto measures what is fastest here")
     add("--trace", type=Path, metavar="FILE", help="save every round as JSON, for the lab to open")
     add("--json", action="store_true", help="print one JSON object")
@@ -196,6 +196,8 @@ def run(args: argparse.Namespace) -> int:
     if args.threads not in (None, "auto"):
         set_threads(args.threads)
     settings = build_settings(args)
+    if settings.model.precision:
+        print(f"{settings.model.name}: {settings.model.precision}", file=sys.stderr)
     if args.threads == "auto":
         set_threads("auto", settings.model)
     decoding = Run(settings)

@@ -145,6 +145,7 @@ class Budget:
     """What one round may spend: at most ``nodes`` nodes, ``depth`` levels, ``width`` siblings.
 
     ``go`` is asked after each level; with ``hidden`` a draft model's steps carry hidden states.
+    ``steady``: it would never say no, so that levels can be drafted without asking.
     """
 
     depth: int
@@ -152,6 +153,7 @@ class Budget:
     width: int
     go: Callable[[DraftStep], bool] = field(default=lambda step: True, repr=False)
     hidden: bool = False
+    steady: bool = False
 
 
 @dataclass(frozen=True)
@@ -272,8 +274,9 @@ class LengthPolicy(Protocol[S]):
     """Decides how much to draft. ``update`` hears the tree and the outcome of each round.
 
     ``go`` sees every step of the round so far, the level just drafted last. Optional members:
-    ``needs`` (what ``init`` reads from the context), ``wants_hidden`` (steps carry hidden states)
-    and ``report(state, steps)`` (a dict for the round's record).
+    ``needs`` (what ``init`` reads from the context), ``wants_hidden`` (steps carry hidden states),
+    ``steady = True`` (``go`` never says no, so nobody has to ask) and ``report(state, steps)`` (a
+    dict for the round's record).
     """
 
     def init(self, ctx: Context) -> S: ...

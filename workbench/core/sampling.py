@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -13,6 +15,9 @@ import torch
 from jaxtyping import Float, Int
 
 from workbench.core.errors import BadInput
+
+# Laws over the rows of a tree are this short; plain numbers are sooner summed than an array.
+_SHORT = 64
 
 
 @dataclass(frozen=True)
@@ -105,10 +110,21 @@ def draw(
     return torch.searchsorted(cumulative, level, right=True).squeeze(-1)
 
 
+def _draw_short(law: list[float], uniform: float) -> int:
+    """The same sums without a library's overhead."""
+    if 1.0 in law:
+        return law.index(1.0)
+    cumulative = list(itertools.accumulate(law))
+    level = min(uniform * cumulative[-1], math.nextafter(cumulative[-1], 0.0))
+    return bisect.bisect_right(cumulative, level)
+
+
 def draw_one(law: Float[torch.Tensor, "v"], uniform: float) -> int:
     """:func:`draw` for one law and one number; what it gives is the same, sooner on the CPU."""
     if law.device.type != "cpu":
         return int(draw(law, law.new_tensor(uniform, dtype=torch.float64)))
+    if len(law) <= _SHORT:
+        return _draw_short(law.tolist(), uniform)
     numbers = law.numpy()
     likeliest = int(numbers.argmax())
     if numbers[likeliest] == 1:  # certain, as greedy laws are; the rest is rounding at most

@@ -8,6 +8,9 @@ from workbench.core.decoding import Budget, Context, DraftStep, Feedback, Need
 from workbench.core.method import Paper, knob, method
 from workbench.core.sampling import draw, fit_vocabulary
 from workbench.core.tree import DraftTree
+from workbench.models.session import Session
+
+_NEW_TOKENS = 64
 
 
 @method(
@@ -47,6 +50,8 @@ class DraftModel:
         tokens = [min(t, known - 1) for t in ctx.tokens] if known < ctx.vocab_size else ctx.tokens
         session.crop(min(len(session), len(tokens) - 1))
         capture = ("final",) if budget.hidden else ()
+        if (chain := self._chain(ctx, session, tokens, budget)) is not None:
+            return chain, None
         seen = session.sync(tokens, capture=capture)
         drafted, parent, laws, scores = [], [], [], []
         above = -1
@@ -75,6 +80,22 @@ class DraftModel:
             torch.cat(scores).to(ctx.device),
         )
         return tree, None
+
+    def _chain(self, ctx: Context, session: Session, tokens, budget: Budget) -> DraftTree | None:
+        """The whole path in one call, where nobody has to be asked or shown anything in between."""
+        asks = not budget.steady or budget.hidden or self.siblings > 1
+        many = len(tokens) - len(session) > _NEW_TOKENS  # a prompt is fed in pieces
+        alike = session.model.vocab_size == ctx.vocab_size
+        if asks or many or not alike or not session.runs_on(ctx.sampling):
+            return None
+        steps, greedy = min(budget.depth, budget.nodes), ctx.sampling.greedy
+        uniforms = () if greedy else ctx.uniform(steps).tolist()
+        drawn = session.run_on(tokens, steps, ctx.sampling, uniforms)
+        if drawn is None:
+            return None
+        tokens = torch.tensor(drawn.tokens, device=ctx.device)
+        laws = None if greedy else drawn.laws.to(ctx.device)
+        return DraftTree.chain(tokens, laws, drawn.chances.to(ctx.device))
 
     def _level(self, ctx: Context, logits, law, width: int):
         """Tokens ``[width]`` of one level and the draft's own probability of each."""

@@ -221,7 +221,9 @@ def bounded(run: Decoding, budget: Budget, state: Any, remaining: int) -> Budget
         run.steps.append(step)
         return not run.cancelled() and run.policy.go(state, run.steps)
 
-    return Budget(depth, nodes, budget.width, go, getattr(run.policy, "wants_hidden", False))
+    wants_hidden = getattr(run.policy, "wants_hidden", False)
+    steady = getattr(run.policy, "steady", False)
+    return Budget(depth, nodes, budget.width, go, wants_hidden, steady)
 
 
 def check_tree(run: Decoding, tree: DraftTree, budget: Budget) -> None:

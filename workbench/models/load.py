@@ -17,6 +17,7 @@ import torch
 from workbench.core.errors import BadInput, Mismatch, ModelError, closest
 from workbench.models.anatomy import anatomy_of
 from workbench.models.model import Model
+from workbench.models.precision import widened
 from workbench.models.probe import choose_mode
 
 ZOO = Path(__file__).resolve().parent.parent / "zoo" / "weights"
@@ -78,7 +79,9 @@ def load(name: str, *, device: str | None = None, dtype: str | None = None) -> M
 
     Args:
         device: default CUDA where there is one, else the CPU.
-        dtype: "float32", "bfloat16" or "float16"; default the checkpoint's own.
+        dtype: "float32", "bfloat16" or "float16"; default the checkpoint's own, but on a CPU that
+            multiplies half precision more slowly than float32, float32 (measured;
+            ``Model.precision`` says so).
 
     Raises:
         ModelError: missing, half-written or pickled weights, remote code, a model that cannot be
@@ -99,7 +102,8 @@ def load(name: str, *, device: str | None = None, dtype: str | None = None) -> M
         network = network.to(place).eval().requires_grad_(False)
     except torch.OutOfMemoryError:
         raise ModelError(f"model={name!r} does not fit on {place}; try dtype='bfloat16'") from None
-    model = Model(name, network, tokenizer, anatomy_of(network))
+    said = widened(network) if dtype is None and place.type == "cpu" else ""
+    model = Model(name, network, tokenizer, anatomy_of(network), precision=said)
     choose_mode(model)
     return model
 

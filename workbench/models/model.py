@@ -26,8 +26,8 @@ class Model:
     """A loaded checkpoint and what the workbench found out about it.
 
     ``mode`` is the pass in use ("fused", "walk" or "stock"); ``reason`` says why a faster one,
-    spans or trees are not available. Sessions of one model share its weights; ``lock`` serialises
-    them.
+    spans or trees are not available, and ``precision`` why weights were widened, if they were.
+    Sessions of one model share its weights; ``lock`` serialises them.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Model:
     mode: str = "stock"
     reason: str = ""
     trees: bool = True
+    precision: str = ""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def __deepcopy__(self, memo: dict) -> Model:

@@ -55,6 +55,7 @@ class Rows:
         """
         n, width = len(self.ids), self.past + len(self.ids)
         if self.depth is not None:
+            assert self.block is not None  # a tree has both
             mask = self.ids.new_zeros(1, 1, n, width, dtype=self.dtype)
             mask[..., self.origin :] = self.block
         elif n > 1 and not self.causal:

@@ -12,12 +12,14 @@ from contextlib import contextmanager
 import torch
 
 from workbench.core.errors import BadInput, ModelError, NotFinite
+from workbench.core.sampling import Sampling
 from workbench.core.span import Span
 from workbench.models import walk
 from workbench.models.anatomy import first_bad_layer, longest_list
 from workbench.models.cache import KeyValueCache
 from workbench.models.clock import elapsed_ms, now
 from workbench.models.forward import Ascent, Forward, tree_block
+from workbench.models.native.laws import Chain, plain
 from workbench.models.places import PassOf
 from workbench.models.rows import Rows
 
@@ -135,6 +137,40 @@ class Session:
         self.partial_forwards += 1
         self.timings.append((began, now(self.device)))
         return stream
+
+    def runs_on(self, sampling: Sampling) -> bool:
+        """Whether :meth:`run_on` can draw by ``sampling`` here."""
+        native = self.model.native if self._bias is None else None
+        return plain(sampling) and native is not None and native.ready(1) and native.whole
+
+    @torch.inference_mode()
+    def run_on(
+        self, tokens: Sequence[int], steps: int, sampling: Sampling, uniforms: Sequence[float]
+    ) -> Chain | None:
+        """Make the stored tokens ``tokens``, of which one at least is new, and draw more of them.
+
+        All of it is one call; only where :meth:`runs_on`.
+
+        Args:
+            steps: tokens to draw, from ``uniforms`` (one each; not read at temperature 0).
+
+        Returns:
+            The drawn tokens, of which all but the last are stored too. None where a logit was not
+            finite.
+        """
+        tokens = list(tokens)
+        self.crop(_common_prefix(self.tokens, tokens))
+        past = len(self.tokens)
+        self.check_room(len(tokens) - past + steps)
+        self._cache.reserve(len(tokens) + steps)
+        ids = torch.tensor(tokens[past:], device=self.device)
+        began = now(self.device)
+        chain = self.model.native.chain(self._cache, ids, steps, sampling, uniforms)
+        self.tokens = [*tokens, *(chain.tokens[:-1] if chain else ())]
+        self._cache.set_length(len(self.tokens))
+        self.forwards += steps
+        self.timings.append((began, now(self.device)))
+        return chain
 
     def _check_span(self, span: Span) -> None:
         name = self.model.name

@@ -16,6 +16,8 @@ class Fixed:
     *Idea*: the setting that every paper tunes by hand; the reference for anything adaptive.
     """
 
+    steady = True
+
     depth: int = knob(5, low=1, high=64, unit="tokens", help="Levels drafted below the root.")
     nodes: int = knob(16, low=1, high=512, unit="nodes", help="Draft tokens scored in one pass.")
     width: int = knob(8, low=1, high=64, unit="tokens", help="Most siblings under one node.")

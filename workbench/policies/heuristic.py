@@ -24,6 +24,8 @@ class Heuristic:
     and stays below ``most``.
     """
 
+    steady = True
+
     start: int = knob(5, low=1, high=64, unit="tokens", help="Depth of the first round.")
     up: int = knob(2, low=0, high=16, unit="tokens", help="Added after full acceptance.")
     down: int = knob(1, low=0, high=16, unit="tokens", help="Taken off after a rejection.")

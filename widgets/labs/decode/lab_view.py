@@ -37,7 +37,8 @@ def model_line(model: Any, name: str, trace: Trace | None) -> str:
     """Name, size, dtype and device, as far as they are known: from the model, else from a trace."""
     if model is not None:
         size = f"{model.parameters / 1e6:.1f} M"
-        return f"{model.name} · {size} · {short_dtype(model.dtype)} · {model.device}"
+        dtype = short_dtype(model.dtype) + (" (widened)" if model.precision else "")
+        return f"{model.name} · {size} · {dtype} · {model.device}"
     if trace is not None and trace.model == name:
         return f"{trace.model} · {short_dtype(trace.dtype)} · {trace.device}"
     return name

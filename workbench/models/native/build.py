@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 _SOURCE = Path(__file__).with_name("kernel.cpp")
+_HEADERS = ("registers.h", "product.h", "attention.h", "laws.h")
 _COMPILERS = ("g++", "c++", "clang++")
 # The first that compiles is taken: threads and this very processor, or less of either.
 _FLAGS = (
@@ -134,6 +135,11 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         ("wb_norm", (pointer, real, whole, whole, pointer, pointer), None),
         ("wb_move", (pointer, whole, whole, pointer, whole), None),
         ("wb_laws", (pointer, whole, whole, real, pointer, pointer, pointer), None),
+        (
+            "wb_chain",
+            (pointer, whole, *(pointer,) * 4, real, pointer, whole, *(pointer,) * 4),
+            whole,
+        ),
         ("wb_multiply", (pointer, pointer, whole, whole, pointer), None),
     ):
         function = getattr(library, name)
@@ -172,7 +178,8 @@ def _folder() -> Path:
 
 def _key(compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
-    digest = hashlib.sha256(_SOURCE.read_bytes())
+    sources = (_SOURCE, *map(_SOURCE.with_name, _HEADERS))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
     digest.update(
         repr((_ALWAYS, _FLAGS, version.stdout, platform.machine(), _processor())).encode()
     )

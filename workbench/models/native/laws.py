@@ -15,6 +15,12 @@ from workbench.models.native.build import Unavailable, attempt
 _LEAST_TEMPERATURE = 1e-4
 
 
+def plain(sampling: Sampling) -> bool:
+    """Whether its laws are a softmax or a one-hot row, which is what the kernel computes."""
+    warm = sampling.greedy or _LEAST_TEMPERATURE <= sampling.temperature < math.inf
+    return warm and not sampling.top_k and sampling.top_p == 1
+
+
 class Laws(NamedTuple):
     """Laws ``[n v]``, the largest logit of each row (NaN where any was) and the entropies."""
 
@@ -23,15 +29,24 @@ class Laws(NamedTuple):
     bits: list[float]
 
 
+class Chain(NamedTuple):
+    """Tokens drawn one by one, the law ``[n v]`` of each and what it gave the token ``[n]``.
+
+    At temperature 0 each token is the likeliest, and the laws are those of temperature 1.
+    """
+
+    tokens: list[int]
+    laws: torch.Tensor
+    chances: torch.Tensor
+
+
 def compiled_laws(sampling: Sampling, logits: torch.Tensor) -> Laws | None:
     """The laws of logits ``[n v]``; None where only torch can say: a filter, a GPU, half precision.
 
     They are those of :meth:`Sampling.law` within rounding, and exactly those at temperature 0.
     """
-    plain = not sampling.top_k and sampling.top_p == 1
-    warm = sampling.greedy or _LEAST_TEMPERATURE <= sampling.temperature < math.inf
     fits = logits.dtype == torch.float32 and logits.device.type == "cpu" and logits.is_contiguous()
-    if not (plain and warm and fits):
+    if not (fits and plain(sampling)):
         return None
     library = attempt()
     if isinstance(library, Unavailable):

@@ -13,9 +13,9 @@ from torch import nn
 
 from workbench.models.anatomy import Anatomy
 from workbench.models.native.build import Layer, Matrix, Unavailable, kernel
+from workbench.models.native.panels import packed_matrix
 from workbench.models.native.registrations import registered
 
-_PANEL = 16
 # Of a larger weight only slices are digested; a change by training or merging touches them all.
 _DIGESTED = 1 << 20
 _SLICES = 64
@@ -119,14 +119,10 @@ class Packed:
         if any(w.dtype != torch.float32 or w.device.type != "cpu" for w in weights):
             raise Unavailable("weights are not float32 on the CPU")
         stacked = torch.cat(weights) if len(parts) > 1 else weights[0].contiguous()
-        outputs, inputs = stacked.shape
-        narrow = self._library.wb_fits_narrow(stacked.data_ptr(), stacked.numel())
-        rows = -(-outputs // _PANEL) * _PANEL
-        panels = torch.empty(rows * inputs, dtype=torch.bfloat16 if narrow else torch.float32)
-        self._library.wb_pack(stacked.data_ptr(), outputs, inputs, narrow, panels.data_ptr())
+        matrix, panels = packed_matrix(stacked, self._bias(parts))
         self._kept.append(panels)
         self.bytes += panels.nbytes
-        return Matrix(panels.data_ptr(), self._bias(parts), outputs, inputs, narrow)
+        return matrix
 
     def _bias(self, parts: list[nn.Linear]) -> int | None:
         if all(part.bias is None for part in parts):
@@ -208,10 +204,10 @@ class Packed:
 
 def _table(embed: nn.Module) -> torch.Tensor | None:
     """The embeddings ``[v d]`` where looking one up is copying a row."""
-    plain = type(embed) is nn.Embedding and embed.max_norm is None
-    weight = embed.weight if plain else None
-    copies = plain and weight.dtype == torch.float32 and weight.is_contiguous()
-    return weight if copies else None
+    if type(embed) is not nn.Embedding or embed.max_norm is not None:
+        return None
+    weight = embed.weight
+    return weight if weight.dtype == torch.float32 and weight.is_contiguous() else None
 
 
 def _append(columns: tuple[list, ...], row: tuple) -> None:
@@ -222,15 +218,20 @@ def _append(columns: tuple[list, ...], row: tuple) -> None:
 def _check_room(anatomy: Anatomy) -> None:
     """Refuse a copy that would take more than half of the memory that is free."""
     weights = {id(p): p.nbytes for p in (*anatomy.layers.parameters(), *anatomy.head.parameters())}
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # not told on this system
-        return
+    free = free_bytes()
     if sum(weights.values()) > free / 2:
         raise Unavailable(
             f"a packed copy of {sum(weights.values()) / 1e9:.1f} GB does not fit half of the"
             f" {free / 1e9:.1f} GB of memory that are free"
         )
+
+
+def free_bytes() -> float:
+    """Memory that is free; infinite where the system does not tell."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return float("inf")
 
 
 def pointer(tensor: torch.Tensor | None) -> int | None:

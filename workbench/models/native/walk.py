@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 
+from workbench.core.sampling import Sampling
 from workbench.core.span import Span
 from workbench.models.anatomy import Anatomy
 from workbench.models.cache import KeyValueCache
 from workbench.models.native.build import Ends, RowBlock, Store, Unavailable, kernel
+from workbench.models.native.laws import Chain
 from workbench.models.native.packed import Packed, address, pointer
 from workbench.models.rows import Rows
 from workbench.models.walk import Activations, FusedWalk
@@ -117,9 +119,8 @@ class NativeWalk(FusedWalk):
             return stream.clone(), Ends()
         if table is None or not steps or steps[0].kind != "layers":
             return self.anatomy.embed(rows.ids), Ends()
-        vocabulary, width = self._packed.embedding_shape
-        hidden = torch.empty(len(rows.ids), width)
-        return hidden, Ends(table.data_ptr(), rows.ids.data_ptr(), vocabulary)
+        hidden = torch.empty(len(rows.ids), self._packed.embedding_shape[1])
+        return hidden, self._ends(rows.ids)
 
     def _run(self, step: _Step, stores, block: RowBlock, ends: Ends, hidden: torch.Tensor) -> None:
         """One stretch of layers, and what stands before and after it."""
@@ -135,7 +136,7 @@ class NativeWalk(FusedWalk):
             hidden.data_ptr(),
         )
         if bad:
-            raise IndexError(f"tokens: an id is outside of the {ends.vocabulary} embeddings")
+            raise _unknown(ends)
 
     def _block(self, rows: Rows) -> RowBlock:
         """The rows as the kernel wants them; what it points to lives as long as ``rows``."""
@@ -152,6 +153,69 @@ class NativeWalk(FusedWalk):
             rows.origin,
             torch.get_num_threads(),
         )
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing between a token and its logits is left to torch; once :meth:`ready`."""
+        packed = self._packed
+        return packed.embedding is not None and all(map(packed.feeds, range(len(packed.layers))))
+
+    def chain(
+        self,
+        cache: KeyValueCache,
+        ids: torch.Tensor,
+        steps: int,
+        sampling: Sampling,
+        uniforms: Sequence[float],
+    ) -> Chain | None:
+        """Feed ``ids [n]`` after what ``cache`` holds, then draw ``steps`` tokens one by one.
+
+        The cache needs room for them; it holds all but the last drawn one afterwards.
+
+        Args:
+            uniforms: one a step; not read at temperature 0.
+
+        Returns:
+            None where a logit is not finite; call it only when :meth:`ready` and :attr:`whole`.
+
+        Raises:
+            IndexError: a token that has no embedding.
+        """
+        packed, past, n = self._packed, cache.layers[0].length, len(ids)
+        assert packed is not None  # ready() said so
+        tables = self._rotary_tables(_SINGLE, past + n + steps)
+        cos, sin = (table.data_ptr() for table in tables)
+        block = RowBlock(n, past, cos, sin, None, None, 0, 0, torch.get_num_threads())
+        ends = self._ends(ids)
+        ends.norm, ends.eps = packed.final_norm, packed.final_eps
+        logits, laws = torch.empty(2, steps, ends.vocabulary).unbind()
+        tokens, chances = (ctypes.c_int64 * steps)(), torch.empty(steps)
+        draws = (ctypes.c_double * steps)(*uniforms)  # named: it must live as long as its address
+        done = kernel().wb_chain(
+            packed.layers_at,
+            len(packed.layers),
+            address(Addresses.of(cache, packed).table),
+            address(block),
+            address(ends),
+            address(packed.head),
+            sampling.temperature,
+            address(draws),
+            steps,
+            logits.data_ptr(),
+            laws.data_ptr(),
+            chances.data_ptr(),
+            address(tokens),
+        )
+        if done < 0:
+            raise _unknown(ends)
+        for layer in cache.layers:
+            layer.length = past + n + steps - 1
+        return Chain(tokens[:], laws, chances) if done == steps else None
+
+    def _ends(self, ids: torch.Tensor) -> Ends:
+        """What embeds these ids; they have to live as long as it does."""
+        vocabulary, _ = self._packed.embedding_shape
+        return Ends(self._packed.embedding.data_ptr(), ids.data_ptr(), vocabulary)
 
     def logits(self, final: torch.Tensor) -> torch.Tensor:
         """The head's logits of normed states ``[n d]``."""
@@ -199,6 +263,10 @@ class NativeWalk(FusedWalk):
                 yield _Step("torch", index)
             elif attend or feed:
                 run = _Step("layers", run.first if run else index, index + 1, attend, feed)
+
+
+def _unknown(ends: Ends) -> IndexError:
+    return IndexError(f"tokens: an id is outside of the {ends.vocabulary} embeddings")
 
 
 class _Step(NamedTuple):

@@ -1,0 +1,167 @@
+"""Laws and chains of the kernel are those that torch and single steps give."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from plain import some_tokens
+
+from workbench.core.method import make_method
+from workbench.core.sampling import Sampling, draw
+from workbench.engine.run import RunSettings, generate
+from workbench.models.load import load
+from workbench.models.native import build
+from workbench.models.native.laws import compiled_laws
+
+pytestmark = pytest.mark.skipif(
+    build.compiler() is None, reason="no C++ compiler here, so passes run on torch alone"
+)
+
+HOT = Sampling(0.8, seed=3)
+
+
+def stepping(model):
+    """The same weights; every token is a pass of its own, by torch."""
+    other = copy.copy(model)
+    other.__dict__["native"] = None
+    return other
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-3, 0.8, 1.0, 30.0])
+@pytest.mark.parametrize("width", [1, 7, 8, 37, 4096])
+def test_laws_highest_logits_and_entropies(temperature, width):
+    sampling = Sampling(temperature)
+    logits = 6 * torch.randn(5, width, generator=torch.Generator().manual_seed(width))
+    logits[1, : width // 2] = -math.inf
+    logits[2] = logits[2, 0]  # ties: the first one wins
+    found, wanted = compiled_laws(sampling, logits), sampling.law(logits.double())
+    torch.testing.assert_close(found.laws.double(), wanted, atol=2e-7, rtol=2e-6)
+    assert found.highest == logits.amax(-1).tolist()
+    bits = torch.special.entr(wanted).sum(-1) / math.log(2)
+    torch.testing.assert_close(torch.tensor(found.bits).double(), bits, atol=3e-6, rtol=1e-5)
+    if not temperature:
+        assert torch.equal(found.laws.double(), wanted)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("at", [0, 8, 36])
+def test_a_logit_that_is_no_number_shows(bad, at):
+    logits = torch.randn(2, 37)
+    logits[1, at] = bad
+    highest = compiled_laws(HOT, logits).highest
+    assert math.isfinite(highest[0]) and not math.isfinite(highest[1])
+
+
+@pytest.mark.parametrize(
+    "sampling, logits",
+    [
+        (Sampling(0.8, top_k=5), torch.zeros(1, 8)),
+        (Sampling(0.8, top_p=0.9), torch.zeros(1, 8)),
+        (Sampling(1e-5), torch.zeros(1, 8)),
+        (HOT, torch.zeros(1, 8, dtype=torch.bfloat16)),
+        (HOT, torch.zeros(1, 16)[:, ::2]),
+    ],
+)
+def test_what_the_kernel_cannot_do_is_torchs(sampling, logits):
+    assert compiled_laws(sampling, logits) is None
+
+
+def test_draws_are_those_of_the_sampling_module(loaded):
+    model = loaded("llama")
+    uniforms = [0.0, 0.3, 0.999999, 0.5, 1 - 2**-53]
+    session = model.session()
+    assert session.runs_on(HOT)
+    drawn = session.run_on([5, 6], len(uniforms), HOT, uniforms)
+    assert drawn.tokens == draw(drawn.laws, torch.tensor(uniforms)).tolist()
+    assert session.tokens == [5, 6, *drawn.tokens[:-1]]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("sampling", [Sampling(), HOT], ids=["greedy", "hot"])
+def test_a_chain_is_its_single_steps(family, sampling, loaded):
+    model = loaded(family)
+    ours, theirs = model.session(), stepping(model).session()
+    prompt = some_tokens(9)
+    assert ours.runs_on(sampling)
+    theirs.sync(prompt[:6])
+    ours.sync([*prompt[:6], 3, 3])  # what does not belong there is forgotten
+    drawn = ours.run_on(prompt, 5, sampling, [0.1, 0.9, 0.4, 0.6, 0.2])
+    warm = Sampling(1.0) if sampling.greedy else sampling
+    seen = theirs.sync(prompt)
+    for token, law, chance in zip(drawn.tokens, drawn.laws, drawn.chances, strict=True):
+        wanted = warm.law(seen.logits[-1])
+        torch.testing.assert_close(law, wanted, atol=1e-6, rtol=1e-4)
+        assert float(chance) == float(law[token])
+        if sampling.greedy:
+            assert token == int(wanted.argmax())
+        seen = theirs.forward([token])
+        theirs.commit([0])
+    after, wanted = ours.forward([drawn.tokens[-1]]), seen
+    torch.testing.assert_close(after.logits, wanted.logits, atol=1e-4, rtol=1e-4)
+    assert (ours.forwards - theirs.forwards) == 5 + 1 + 1 - 5 - 1 - 1  # nothing is left out
+
+
+def test_a_chain_grows_the_cache(loaded):
+    session = loaded("llama").session()
+    session._cache.capacity = session._cache.layers[0].capacity = 8
+    assert session.runs_on(Sampling())
+    drawn = session.run_on([5, 6, 7], 20, Sampling(), ())
+    plain = stepping(session.model).session()
+    plain.sync([5, 6, 7, *drawn.tokens[:-1]])
+    last = plain.forward(drawn.tokens[-1:]).logits
+    torch.testing.assert_close(
+        session.forward(drawn.tokens[-1:]).logits, last, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_nothing_is_drawn_from_what_is_no_number(loaded):
+    model = loaded("llama").clone()
+    with torch.inference_mode():
+        model.anatomy.norm.weight.fill_(math.nan)
+    session = model.session()
+    assert session.runs_on(Sampling())
+    assert session.run_on([5, 6], 3, Sampling(), ()) is None
+    assert session.tokens == [5, 6]
+
+
+def test_ids_without_an_embedding_are_refused(loaded):
+    session = loaded("llama").session()
+    assert session.runs_on(Sampling())
+    with pytest.raises(IndexError, match="outside of the"):
+        session.forward([session.model.vocab_size])
+    with pytest.raises(IndexError, match="outside of the"):
+        session.run_on([-1], 2, Sampling(), ())
+
+
+def test_where_a_chain_is_not_to_be_had(loaded):
+    assert not loaded("mixtral").session().runs_on(Sampling()), "its experts stay with torch"
+    assert not stepping(loaded("llama")).session().runs_on(Sampling())
+    assert not loaded("llama").session().runs_on(Sampling(0.8, top_k=3))
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), HOT], ids=["greedy", "hot"])
+def test_runs_with_and_without_the_chain_are_one(sampling, monkeypatch):
+    target, draft = load("zoo:target"), load("zoo:draft")
+    policy = make_method("policy", "fixed", depth=4, nodes=4, width=1)
+    settings = RunSettings(
+        target, "def read(path):\n", "draft_model", "rejection", policy, sampling, 60, draft
+    )
+    ours = generate(settings)
+    monkeypatch.setattr(type(policy), "steady", False)
+    theirs = generate(settings)
+    assert [r.tokens for r in ours.rounds] == [r.tokens for r in theirs.rounds]
+    assert ours.text == theirs.text
+    assert [r.forwards for r in ours.rounds] == [r.forwards for r in theirs.rounds]
+    for mine, other in zip(ours.rounds, theirs.rounds, strict=True):
+        assert mine.score == pytest.approx(other.score, abs=1e-5)
+
+
+def test_what_was_put_in_by_hand_is_noticed_by_the_next_session(loaded):
+    model = loaded("llama").clone()
+    plain = model.session().forward([5]).logits
+    mlp = model.anatomy.layers[0].mlp
+    mlp._modules["up_proj"] = torch.nn.Sequential(mlp.up_proj, torch.nn.Tanh())
+    assert not torch.equal(model.session().forward([5]).logits, plain)

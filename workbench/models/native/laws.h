@@ -1,0 +1,75 @@
+// Logits into laws, and laws into tokens.
+#pragma once
+
+#include "registers.h"
+
+namespace {
+
+float largest(const float* x, int64_t length) {
+  Vec top = all(-INFINITY);
+  Whole bad = {};
+  int64_t j = 0;
+  for (; j + WIDTH <= length; j += WIDTH) {
+    Vec v = load(x + j);
+    top = v > top ? v : top;
+    bad |= (Whole)(v != v);
+  }
+  float highest = -INFINITY;
+  int32_t any = 0;
+  for (int k = 0; k < WIDTH; ++k) any |= bad[k], highest = top[k] > highest ? top[k] : highest;
+  for (; j < length; ++j) any |= x[j] != x[j], highest = x[j] > highest ? x[j] : highest;
+  return any ? NAN : highest;
+}
+
+int64_t first_of(const float* x, int64_t length, float value) {
+  int64_t j = 0;
+  while (j < length && x[j] != value) ++j;
+  return j;
+}
+
+// The law of one row of logits; gives the largest of them.
+float law_of(const float* x, int64_t length, float temperature, float* law, float* bits) {
+  const float highest = largest(x, length);
+  *bits = 0;
+  if (temperature == 0) {
+    std::memset(law, 0, length * sizeof(float));
+    const int64_t at = first_of(x, length, highest);
+    if (at < length) law[at] = 1;
+    return highest;
+  }
+  Vec sum = {}, weighted = {};
+  for (int64_t j = 0; j < length; j += WIDTH) {
+    const int64_t some = length - j < WIDTH ? length - j : WIDTH;
+    Vec v = all(-INFINITY);
+    if (some == WIDTH)
+      v = load(x + j);
+    else
+      for (int64_t k = 0; k < some; ++k) v[k] = x[j + k];
+    v = (v - all(highest)) / all(temperature);
+    Vec e = exponential(v);
+    e = v < all(-87.0f) ? Vec{} : e;
+    v = v < all(-87.0f) ? Vec{} : v;
+    sum += e, weighted += e * v;
+    if (some == WIDTH)
+      store(law + j, e);
+    else
+      for (int64_t k = 0; k < some; ++k) law[j + k] = e[k];
+  }
+  const float mass = total(sum);
+  for (int64_t j = 0; j < length; ++j) law[j] /= mass;
+  *bits = (std::log(mass) - total(weighted) / mass) * 1.44269504088896341f;
+  return highest;
+}
+
+// The token at quantile u in [0, 1) of a law, as core/sampling.py draws it: sums in double precision.
+int64_t drawn_from(const float* law, int64_t length, double u) {
+  double total = 0, sum = 0;
+  for (int64_t j = 0; j < length; ++j) total += law[j];
+  const double below = std::nextafter(total, 0.0);
+  const double level = u * total < below ? u * total : below;
+  for (int64_t j = 0; j < length; ++j)
+    if ((sum += law[j]) > level) return j;
+  return length - 1;
+}
+
+}  // namespace
