@@ -83,7 +83,7 @@ def test_stream_focus_roves_and_enter_chooses(stage):
 
 def test_stream_outlines_the_selected_round_and_brings_it_into_sight(stage):
     view = stage(esm.STREAM, stream_state(selected=50), height=200)
-    view.page.wait_for_timeout(100)
+    view.drawn()
     places = [i for i, t in enumerate(token_stream.info(TRACE).tokens) if t.round == 50]
     chosen = view.page.eval_on_selector_all(
         ".chosen", "spans => spans.map((span) => Number(span.dataset.i))"
@@ -104,7 +104,7 @@ def test_stream_appends_without_redrawing_and_follows_unless_scrolled_up(stage):
     view.set("data", token_stream.stream_data(parts[1]))
     assert page.evaluate(GAP) < 2, "does not follow"
     page.evaluate("() => { document.querySelector('.scroll').scrollTop = 0 }")
-    page.wait_for_timeout(80)
+    view.drawn()
     view.set("data", token_stream.stream_data(parts[2]))
     assert page.evaluate("() => document.querySelector('.scroll').scrollTop") == 0
     assert page.locator('[data-i="0"]').get_attribute("data-same") == "yes", "was redrawn"
@@ -170,7 +170,7 @@ def test_rounds_scrub_by_button_key_and_slider(stage):
 
 
 def test_a_late_answer_does_not_undo_newer_steps(stage):
-    view = stage(esm.TREE, tree_state())
+    view = stage(esm.TREE, tree_state(), still=True)
     late = draft_tree.tree_data(draft_tree.info(TRACE, At(17, -1)))
     view.page.locator('[data-node="-1"]').click()
     view.page.keyboard.press("]")
@@ -179,7 +179,7 @@ def test_a_late_answer_does_not_undo_newer_steps(stage):
     view.page.keyboard.press("]")
     assert [event["round"] for event in view.said()[1:]] == [17, 18, 19]
     assert view.page.inner_text("output") == "round 20 of 54"
-    view.page.wait_for_timeout(800)  # no further answer: what is drawn counts again
+    view.pass_ms(800)  # no further answer: what is drawn counts again
     assert view.page.inner_text("output") == "round 18 of 54"
     view.page.locator('[data-node="-1"]').click()
     view.page.keyboard.press("ArrowRight")
@@ -188,19 +188,19 @@ def test_a_late_answer_does_not_undo_newer_steps(stage):
     view.page.keyboard.press("ArrowLeft")
     view.page.keyboard.press("ArrowRight")
     assert [event["node"] for event in view.said()[-2:]] == [-1, first]
-    view.page.wait_for_timeout(800)
+    view.pass_ms(800)
     assert view.page.locator('[aria-selected="true"]').get_attribute("data-node") == "-1"
 
 
 def test_a_late_answer_does_not_undo_newer_rounds_in_the_stream(stage):
-    view = stage(esm.STREAM, stream_state(selected=3))
+    view = stage(esm.STREAM, stream_state(selected=3), still=True)
     view.page.locator('[data-i="0"]').click()
     for _ in range(2):
         view.page.keyboard.press("]")
     view.set("selected", 0)  # the answer to the click
     view.page.keyboard.press("]")
     assert [event["round"] for event in view.said()] == [0, 1, 2, 3]
-    view.page.wait_for_timeout(800)
+    view.pass_ms(800)
     assert view.page.locator('[data-i="0"]').get_attribute("aria-selected") == "true"
 
 
@@ -261,8 +261,7 @@ def test_plot_draws_once_plotly_arrives_and_reports_clicks(stage):
         view.page.mouse.move(x + shift, y)
         view.page.wait_for_timeout(120)
     view.page.mouse.click(x, y)
-    view.page.wait_for_timeout(150)
-    (event,) = view.said()
+    (event,) = view.said(1)
     assert event["kind"] == "point" and event["figure"] == "acceptance_map"
     assert event["customdata"] == [10, 1] and event["x"] == 11
 
