@@ -22,6 +22,7 @@ from workbench.verifiers.exact_match import ExactMatch
 TEXT, COUNT = "abcabcabca", 16
 PLACES = [
     (Session, "forward"),
+    (Session, "run_on"),
     (Session, "_run"),
     (Session, "commit"),
     (Session, "crop"),

@@ -86,9 +86,9 @@ class DraftModel:
         asks = not budget.steady or budget.hidden or self.siblings > 1
         many = len(tokens) - len(session) > _NEW_TOKENS  # a prompt is fed in pieces
         alike = session.model.vocab_size == ctx.vocab_size
-        if asks or many or not alike or not session.runs_on(ctx.sampling):
-            return None
         steps, greedy = min(budget.depth, budget.nodes), ctx.sampling.greedy
+        if asks or many or not alike or not session.runs_on(ctx.sampling, steps):
+            return None
         uniforms = () if greedy else ctx.uniform(steps).tolist()
         drawn = session.run_on(tokens, steps, ctx.sampling, uniforms)
         if drawn is None:

@@ -6,6 +6,7 @@ without storing them for good; ``commit`` keeps a path of them and drops the res
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -22,6 +23,9 @@ from workbench.models.forward import Ascent, Forward, tree_block
 from workbench.models.native.laws import Chain, plain
 from workbench.models.places import PassOf
 from workbench.models.rows import Rows
+
+# Nobody can stop a chain of steps in between; longer ones go step by step.
+_LONGEST_CHAIN_MS = 100.0
 
 
 class Session:
@@ -47,6 +51,7 @@ class Session:
         self.forwards = 0
         self.partial_forwards = 0  # passes through a part of the layers
         self.timings: list[tuple] = []
+        self._pass_ms = math.inf  # the last pass; known on a CPU, where asking does not wait
 
     @property
     def device(self) -> torch.device:
@@ -107,6 +112,8 @@ class Session:
             self.partial_forwards += 1
         forward = Forward(logits, hidden, (began, now(self.device)))
         self.timings.append(forward.marks)
+        if self.device.type == "cpu":
+            self._pass_ms = forward.ms
         return forward
 
     @torch.inference_mode()
@@ -138,10 +145,15 @@ class Session:
         self.timings.append((began, now(self.device)))
         return stream
 
-    def runs_on(self, sampling: Sampling) -> bool:
-        """Whether :meth:`run_on` can draw by ``sampling`` here."""
+    def runs_on(self, sampling: Sampling, steps: int) -> bool:
+        """Whether :meth:`run_on` can draw by ``sampling`` here, and soon enough to be stopped.
+
+        What a step takes is known from the last pass, so there has to be one.
+        """
         native = self.model.native if self._bias is None else None
-        return plain(sampling) and native is not None and native.ready(1) and native.whole
+        if native is None or steps * self._pass_ms > _LONGEST_CHAIN_MS or not plain(sampling):
+            return False
+        return native.ready(1) and native.whole
 
     @torch.inference_mode()
     def run_on(
@@ -169,7 +181,9 @@ class Session:
         self.tokens = [*tokens, *(chain.tokens[:-1] if chain else ())]
         self._cache.set_length(len(self.tokens))
         self.forwards += steps
-        self.timings.append((began, now(self.device)))
+        ended = now(self.device)
+        self.timings.append((began, ended))
+        self._pass_ms = elapsed_ms(began, ended) / steps
         return chain
 
     def _check_span(self, span: Span) -> None:
