@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from time import sleep
 
 import pytest
 
@@ -184,3 +185,29 @@ def test_what_failed_to_be_drawn_is_drawn_the_next_time():
 def test_the_dashboard_has_pandas_before_a_sweep_imports_it_beside_a_drawing():
     code = "import sys, widgets.labs.board_panel; sys.exit('pandas' not in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_paused_search_lets_others_measure_and_waits_when_it_goes_on(make):
+    lab = make(show="tune", **{**SMALL, "trials": 60})
+    paused, other = [], Turn("another one")
+
+    def once():
+        if lab.trials and not paused:
+            paused.append(True)
+            lab.pause()
+
+    lab.listen(once)
+    lab.start()
+    late = iter(range(200))
+    while not paused:
+        assert next(late, None) is not None, "no trial came to its end"
+        sleep(0.1)
+    assert other.wait(lambda who: None, lambda s: sleep(s) or next(late, None) is None)
+    assert lab.status.state == "paused" and "paused" in lab.contents()["progress"]
+    lab.start()
+    while not lab.waiting:
+        assert next(late, None) is not None, "it measures beside another"
+        sleep(0.1)
+    other.leave()
+    lab.stop()
+    assert lab.wait(20) and not lab.error and lab.trials, "Stop keeps the trials"
