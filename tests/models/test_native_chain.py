@@ -185,3 +185,16 @@ def test_what_was_put_in_by_hand_is_noticed_by_the_next_session(loaded):
     mlp = model.anatomy.layers[0].mlp
     mlp._modules["up_proj"] = torch.nn.Sequential(mlp.up_proj, torch.nn.Tanh())
     assert not torch.equal(model.session().forward([5]).logits, plain)
+
+
+@pytest.mark.parametrize("count", [1, 31, 200])
+def test_a_digest_notices_each_number_and_their_order(count):
+    digest, weights = build.kernel().wb_digest, torch.randn(count)
+    whole = digest(weights.data_ptr(), count)
+    assert digest(weights.clone().data_ptr(), count) == whole
+    for place in range(count):
+        other = weights.clone()
+        other[place] = torch.nextafter(other[place], torch.tensor(9.0))
+        assert digest(other.data_ptr(), count) != whole
+    turned = weights.flip(0).contiguous()
+    assert count == 1 or digest(turned.data_ptr(), count) != whole

@@ -33,9 +33,9 @@ Another machine gives other numbers: the command is there to be run on yours.
 # Draft sizes of the targets' table: the fastest of a few on held-out prose, docstrings and tests,
 # so that they are not fitted to the code that the table is measured on.
 SIZES = {
-    "draft_model": dict(depth=1, nodes=1, width=1),
+    "draft_model": dict(depth=3, nodes=3, width=1),
     "token_recycling": dict(depth=3, nodes=3),
-    "prompt_lookup": dict(depth=3, nodes=3),
+    "prompt_lookup": dict(depth=4, nodes=4),
     "rest": dict(depth=4, nodes=4),
 }
 
