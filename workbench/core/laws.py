@@ -15,17 +15,22 @@ def residual(p: Float[torch.Tensor, "v"], q: Float[torch.Tensor, "v"]) -> Float[
 
     Where p and q are equal no rejection can happen; p is returned so that rounding cannot give NaN.
     """
-    rest = (p - q).clamp_min(0)
-    mass = rest.sum()
-    return torch.where(mass > 0, rest / mass.clamp_min(torch.finfo(p.dtype).tiny), p)
+    return _normed((p - q).clamp_min_(0), p)
 
 
 def without(p: Float[torch.Tensor, "v"], token: int) -> Float[torch.Tensor, "v"]:
     """The residual after refusing a *chosen* token: its mass removed, the rest renormalised."""
     rest = p.clone()
     rest[token] = 0
+    return _normed(rest, p)
+
+
+def _normed(rest: torch.Tensor, otherwise: torch.Tensor) -> torch.Tensor:
+    """``rest`` with mass 1, or ``otherwise`` where it has none; a GPU is not asked which."""
     mass = rest.sum()
-    return torch.where(mass > 0, rest / mass.clamp_min(torch.finfo(p.dtype).tiny), p)
+    if mass.device.type == "cpu":
+        return rest / mass if mass > 0 else otherwise
+    return torch.where(mass > 0, rest / mass.clamp_min(torch.finfo(rest.dtype).tiny), otherwise)
 
 
 def chances_of(

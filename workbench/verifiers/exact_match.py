@@ -43,7 +43,7 @@ class ExactMatch:
         accept = [chance if node in usable else 0.0 for node, chance in enumerate(chances)]
 
         def bonus(row: int) -> torch.Tensor:
-            if not children[row]:
+            if not any(chances[child] for child in children[row]):
                 return p[row]
             rest = p[row].clone()
             rest[[tokens[child] for child in children[row]]] = 0

@@ -54,6 +54,6 @@ class Rejection:
                 return p[row]
             if tree.drawn:
                 return residual(p[row], tree.probs[row].to(p.dtype))
-            return without(p[row], tokens[row])
+            return without(p[row], tokens[row]) if accept[row] else p[row]
 
         return Verdict.from_accept(tree, torch.tensor(accept, dtype=p.dtype), bonus)
