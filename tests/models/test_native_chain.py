@@ -179,12 +179,40 @@ def test_runs_with_and_without_the_chain_are_one(sampling, monkeypatch):
         assert mine.score == pytest.approx(other.score, abs=1e-5)
 
 
-def test_what_was_put_in_by_hand_is_noticed_by_the_next_session(loaded):
+@pytest.mark.parametrize("way", ["module", "weight", "gone"])
+def test_what_was_put_in_by_hand_is_noticed_at_once(way, loaded):
     model = loaded("llama").clone()
-    plain = model.session().forward([5]).logits
+    session = model.session()
+    session.forward([5])
     mlp = model.anatomy.layers[0].mlp
-    mlp._modules["up_proj"] = torch.nn.Sequential(mlp.up_proj, torch.nn.Tanh())
-    assert not torch.equal(model.session().forward([5]).logits, plain)
+    assert model.native.ready(1)
+    if way == "module":
+        mlp._modules["up_proj"] = copy.deepcopy(mlp.up_proj)
+    elif way == "weight":
+        mlp.up_proj._parameters["weight"] = torch.nn.Parameter(2 * mlp.up_proj.weight)
+    else:
+        del mlp._modules["up_proj"]
+    assert not model.native.ready(1)
+
+
+def test_torch_compile_in_the_same_process_is_left_alone(loaded):
+    """A hook of torch's that counts registrations would compile every call anew."""
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    model = loaded("llama").clone()
+    session = model.session()
+    quick = torch.compile(model.network, backend=backend, dynamic=False)
+    with torch.inference_mode():
+        for _ in range(3):
+            session.forward([5])
+            quick(input_ids=torch.tensor([[5]]), use_cache=False)
+            count = len(graphs)
+            quick(input_ids=torch.tensor([[5]]), use_cache=False)
+            assert count == len(graphs) > 0
 
 
 @pytest.mark.parametrize("count", [1, 31, 200])

@@ -118,19 +118,23 @@ def attempt() -> ctypes.CDLL | Unavailable:
     if chosen is None:
         return Unavailable(f"no C++ compiler found ({', '.join(_COMPILERS)}); install g++")
     try:
-        return _declared(ctypes.CDLL(str(_compiled(chosen))))
+        return _declared(str(_compiled(chosen)))
     except Unavailable as problem:
         return problem
     except OSError as problem:  # a folder from which nothing may run, a library that is missing
         return Unavailable(f"the compiled kernel does not load: {problem}")
 
 
-def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+def _declared(path: str) -> ctypes.CDLL:
+    library = ctypes.CDLL(path)
     pointer, whole, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+    # It looks at objects, so it keeps Python's lock.
+    setattr(library, "wb_same", ctypes.PyDLL(path).wb_same)  # noqa: B010
     for name, arguments, gives in (
         ("wb_pack", (pointer, whole, whole, whole, pointer), None),
         ("wb_fits_narrow", (pointer, whole), whole),
         ("wb_digest", (pointer, whole), ctypes.c_uint64),
+        ("wb_same", (*(pointer,) * 4, whole), whole),
         ("wb_layers", (*(pointer,) * 4, *(whole,) * 4, pointer), whole),
         ("wb_norm", (pointer, real, whole, whole, pointer, pointer), None),
         ("wb_move", (pointer, whole, whole, pointer, whole), None),

@@ -85,6 +85,15 @@ uint64_t wb_digest(const float* weights, int64_t count) {
   return digest;
 }
 
+// Whether the value under each key is still the given one. To be called with Python's lock held;
+// lookup is PyDict_GetItem, and everything is the address of an object that lives.
+int64_t wb_same(void* (*lookup)(void*, void*), void* const* dicts, void* const* keys,
+                void* const* values, int64_t count) {
+  for (int64_t k = 0; k < count; ++k)
+    if (lookup(dicts[k], keys[k]) != values[k]) return 0;
+  return 1;
+}
+
 // Run layers [first, last) over the stream [n d] in place; either half can be left out.
 // Gives 0, or 1 where an id is outside of the vocabulary: then nothing was done.
 int64_t wb_layers(const Layer* layers, const Store* stores, const Rows* rows, const Ends* ends,

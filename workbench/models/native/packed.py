@@ -5,22 +5,23 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from operator import attrgetter, getitem, is_
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from workbench.models.anatomy import Anatomy
 from workbench.models.native.build import Layer, Matrix, Unavailable, kernel
 from workbench.models.native.panels import packed_matrix
-from workbench.models.native.registrations import registered
 
 # Of a larger weight only slices are digested; a change by training or merging touches them all.
 _DIGESTED = 1 << 20
 _SLICES = 64
 _VERSION = attrgetter("_version")
-# Modules and hooks are looked at after so many passes at the latest.
+# Hooks are looked at after so many passes at the latest.
 _LOOK_EVERY_PASSES = 64
 # transformers leaves these on a model once it was asked for hidden states; they do nothing else.
 _RESTING = "transformers.utils.output_capturing"
@@ -60,7 +61,8 @@ class Packed:
         self.embedding_shape = (0, 0) if self.embedding is None else tuple(self.embedding.shape)
         self.layers_at = address(self.layers)
         self._digests = self._digest()
-        self._registered, self._passes = registered(), 0
+        self._places = _Places(self._modules, self._weights)
+        self._hooks_made, self._passes = RemovableHandle.next_id, 0
 
     # -- what is packed ---------------------------------------------------------------------------
 
@@ -157,31 +159,23 @@ class Packed:
     def current(self) -> bool:
         """Whether modules, hooks and the version counters of all weights are as they were.
 
-        The counters are read every time. Modules, parameters and hooks are looked at only where one
-        was registered anywhere since, and every so many passes: a module's dictionaries can be
-        written by hand.
+        Hooks are looked at only where torch has made one since, anywhere, and every so many passes:
+        there are many, and they are spread over the memory.
         """
         self._passes += 1
-        if registered() != self._registered or self._passes >= _LOOK_EVERY_PASSES:
-            if not self.placed():
+        made = RemovableHandle.next_id
+        if made != self._hooks_made or self._passes >= _LOOK_EVERY_PASSES:
+            if list(map(len, self._hooks)) != self._hook_counts:
                 return False
-            self._registered, self._passes = registered(), 0
-        return list(map(_VERSION, self._weights[2])) == self._versions
-
-    def placed(self) -> bool:
-        """Whether modules and weights stand where they stood, without new hooks."""
-        return (
-            list(map(len, self._hooks)) == self._hook_counts
-            and list(map(getitem, *self._modules[:2])) == self._modules[2]
-            and all(map(is_, map(getitem, *self._weights[:2]), self._weights[2]))
-        )
+            self._hooks_made, self._passes = made, 0
+        return self._places.same() and list(map(_VERSION, self._weights[2])) == self._versions
 
     def unchanged(self) -> bool:
-        """Whether everything stands where it stood and holds the numbers that were packed.
+        """Whether the weights still hold the numbers that were packed.
 
-        For changes that leave no trace, as ``weight.data += x`` and ``module._modules[name] = x``.
+        For changes that leave no trace on a tensor's version counter, as ``weight.data += x`` does.
         """
-        return self.placed() and self._digests == self._digest()
+        return self._digests == self._digest()
 
     def _digest(self) -> list[int]:
         digest, found = self._library.wb_digest, []
@@ -200,6 +194,26 @@ class Packed:
             if id(weight) not in seen:
                 seen.add(id(weight))
                 yield weight.detach().contiguous().view(-1)
+
+
+class _Places:
+    """Where modules and weights stand: dictionaries, names and what is found under them.
+
+    A pass of a small model takes two milliseconds, and in a loop of Python the looking took a tenth
+    of one; hence the kernel does it, by the addresses of the objects.
+    """
+
+    def __init__(self, *columns: tuple[list[dict], list[str], list[Any]]):
+        self._held = [list(chain.from_iterable(parts)) for parts in zip(*columns, strict=True)]
+        self._count = len(self._held[0])
+        arrays = [(ctypes.c_void_p * self._count)(*map(id, column)) for column in self._held]
+        lookup = ctypes.cast(ctypes.pythonapi.PyDict_GetItem, ctypes.c_void_p)
+        self._arguments = (lookup, *arrays, self._count)
+        self._look = kernel().wb_same
+
+    def same(self) -> bool:
+        """Whether under every name there is still the same object."""
+        return bool(self._look(*self._arguments))
 
 
 def _table(embed: nn.Module) -> torch.Tensor | None:
