@@ -17,6 +17,7 @@ from workbench.models.adapter_forms import peft_config
 from workbench.models.adapting import Adapters
 from workbench.models.session import Session
 from workbench.models.twin import Twin
+from workbench.models.walk import FusedWalk
 
 N = 5
 KINDS = ("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
@@ -129,15 +130,14 @@ def test_text_that_starts_at_position_0_is_caught(bare, monkeypatch):
     model, adapters = bare("llama")
     peft_model = plain_peft(model, "PREFIX_TUNING")
     put_on(adapters, peft_model)
-    honest = Session._rows
+    honest, kept = FusedWalk._rotary_tables, []
 
-    def unshifted(self, *args):
-        rows = honest(self, *args)
-        vars(rows)["positions"] = rows.positions - N
-        return rows
+    def unshifted(self, like, end):
+        kept.append([table.roll(N, 0) for table in honest(self, like, end)])
+        return kept[-1]
 
     check_session(model.session(), peft_model)
-    monkeypatch.setattr(Session, "_rows", unshifted)
+    monkeypatch.setattr(FusedWalk, "_rotary_tables", unshifted)
     with pytest.raises(AssertionError):
         check_session(model.session(), peft_model)
 

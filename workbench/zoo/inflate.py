@@ -265,7 +265,8 @@ def check(source: Model, folder: Path, tokens: int = 512) -> dict[str, float]:
     In bfloat16 the source itself rounds as well, so it is compared with that beside: ``passed``
     means that the large network agrees with float32 about as often (within two points).
     """
-    made = load(str(folder), device="cpu")
+    stored = json.loads((folder / "config.json").read_text())["dtype"]
+    made = load(str(folder), device="cpu", dtype=stored)  # as it is, even where it would be widened
     found = compare(source, made, tokens)._asdict()
     if made.dtype == "float32":
         return {**found, "passed": found["largest_difference"] < MOST_DIFFERENCE}

@@ -187,7 +187,9 @@ class Script:
         self.loaded.append(name)
         if "missing" in name:
             raise ModelError(f"model={name!r}: no such folder; check the path")
-        return SimpleNamespace(name=name, parameters=10_400_000, dtype="float32", device="cpu")
+        return SimpleNamespace(
+            name=name, parameters=10_400_000, dtype="float32", device="cpu", precision=""
+        )
 
     def _settings(self, **values):
         if len(values["prompt"]) > 100:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from lab_script import make_round, make_trace
 
+from widgets.labs.decode.lab_view import model_line
 from widgets.labs.decode.selection import Selection, telling_round
 from widgets.labs.decode.sentences import node_facts, why
 from workbench.core.trace import Top
@@ -82,3 +85,10 @@ def test_the_extra_token_of_a_fully_kept_draft_is_a_bonus(trace):
 
 def test_the_telling_round_of_an_empty_trace_is_the_first():
     assert telling_round(make_trace(0)) == 0
+
+
+def test_the_line_of_a_model_says_that_it_was_widened():
+    model = SimpleNamespace(name="m", parameters=2e6, dtype="float32", device="cpu", precision="")
+    assert model_line(model, "m", None) == "m · 2.0 M · fp32 · cpu"
+    model.precision = "stored in bfloat16, run in float32"
+    assert model_line(model, "m", None) == "m · 2.0 M · fp32 (widened) · cpu"
