@@ -14,7 +14,6 @@ import torch
 
 from workbench import cli
 from workbench.cli import COMMANDS
-from workbench.commands import generate as generate_command
 from workbench.core.method import methods
 from workbench.core.trace import Trace
 from workbench.zoo.held_out import FOLDER, prompts
@@ -348,7 +347,3 @@ def test_zoo_prompts_lists_and_prints(run):
     first = prompts()[0]
     assert run("zoo", "prompts", first.name)[1] == first.text
     assert run("zoo", "prompts", "code_atrgetter")[0] == 2
-
-
-def test_knob_text_is_split_at_the_first_equals_sign():
-    assert generate_command.parse_knobs(["drafter.prefer=a=b"])["drafter"] == {"prefer": "a=b"}

@@ -49,3 +49,13 @@ def tree_block(parent: tuple[int, ...], dtype: torch.dtype, device: str):
     mask = torch.zeros(len(parent), len(parent), dtype=dtype)
     mask.masked_fill_(~allowed, torch.finfo(dtype).min)
     return mask.to(device), torch.from_numpy(np.array(shape.row_depth)).to(device)
+
+
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """How many tokens two texts begin with alike."""
+    if a == b[: len(a)]:
+        return len(a)
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return min(len(a), len(b))

@@ -16,10 +16,11 @@ from workbench.core.errors import BadInput, ModelError, NotFinite
 from workbench.core.sampling import Sampling
 from workbench.core.span import Span
 from workbench.models import walk
+from workbench.models.account import Account
 from workbench.models.anatomy import first_bad_layer, longest_list
 from workbench.models.cache import KeyValueCache
 from workbench.models.clock import elapsed_ms, now
-from workbench.models.forward import Ascent, Forward, tree_block
+from workbench.models.forward import Ascent, Forward, common_prefix, tree_block
 from workbench.models.native.laws import Chain, plain
 from workbench.models.places import PassOf
 from workbench.models.rows import Rows
@@ -28,7 +29,7 @@ from workbench.models.rows import Rows
 _LONGEST_CHAIN_MS = 100.0
 
 
-class Session:
+class Session(Account):
     """Scores rows of tokens with one model and remembers the committed ones.
 
     Virtual tokens of the model stand in front of the text and are none of ``tokens``; a session
@@ -40,6 +41,7 @@ class Session:
     """
 
     def __init__(self, model, capacity: int = 512):
+        super().__init__()
         self.model = model
         self.tokens: list[int] = []
         front = model.virtual_keys()
@@ -48,9 +50,6 @@ class Session:
         self._pending: list[int] | torch.Tensor = []
         self._pending_parent: tuple[int, ...] = ()
         self._ascended: Ascent | None = None
-        self.forwards = 0
-        self.partial_forwards = 0  # passes through a part of the layers
-        self.timings: list[tuple] = []
         self._pass_ms = math.inf  # the last pass; known on a CPU, where asking does not wait
 
     @property
@@ -171,7 +170,7 @@ class Session:
             finite.
         """
         tokens = list(tokens)
-        self.crop(_common_prefix(self.tokens, tokens))
+        self.crop(common_prefix(self.tokens, tokens))
         past = len(self.tokens)
         self.check_room(len(tokens) - past + steps)
         self._cache.reserve(len(tokens) + steps)
@@ -313,7 +312,7 @@ class Session:
             None where nothing was missing.
         """
         tokens = list(tokens)
-        common = _common_prefix(self.tokens, tokens)
+        common = common_prefix(self.tokens, tokens)
         self.crop(common)
         last, hidden = None, []
         for start in range(common, len(tokens), chunk_tokens):
@@ -335,27 +334,6 @@ class Session:
         finally:
             self.crop(length)
 
-    def take_timings_ms(self) -> float:
-        """Milliseconds inside forwards since the last call."""
-        total = sum(elapsed_ms(*marks) for marks in self.timings)
-        self.timings.clear()
-        return total
-
-    def charge_for(self, other: Session, *, partial: bool = False) -> None:
-        """Account the passes of another session (a method's own) as this one's.
-
-        With ``partial`` they count as passes through a part of this model: those of a copy of it
-        that some weights or layers were taken from.
-        """
-        if partial:
-            self.partial_forwards += other.forwards
-        else:
-            self.forwards += other.forwards
-        self.partial_forwards += other.partial_forwards
-        self.timings += other.timings
-        other.forwards = other.partial_forwards = 0
-        other.timings = []
-
     def explain_not_finite(self, tokens: Sequence[int]) -> NotFinite:
         """The error to raise after NaN or infinite logits; names the layer that made the first."""
         name, network = self.model.name, self.model.network
@@ -367,12 +345,3 @@ class Session:
             f"{name}: logits are not finite; the first NaN or infinity comes from {where}."
             " Load the model in another dtype (dtype='float32'), or undo the last change to it."
         )
-
-
-def _common_prefix(a: list[int], b: list[int]) -> int:
-    if a == b[: len(a)]:
-        return len(a)
-    for index, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return index
-    return min(len(a), len(b))
