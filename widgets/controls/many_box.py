@@ -31,7 +31,13 @@ class ManyBox(ipw.HBox):
         self.box = ipw.Combobox(placeholder=HINT, continuous_update=False)
         self.box.add_class("dw-adder")
         self.box.tooltip = f"Add to {title}: type a name, or choose one"
-        super().__init__(value=list(value), layout=ipw.Layout(flex_flow="row wrap", margin="0"))
+        # The box itself is never put in anew: it would lose the focus, and letters the box.
+        self._chips = ipw.HBox(layout=ipw.Layout(display="contents"))
+        super().__init__(
+            [self._chips, self.box],
+            value=list(value),
+            layout=ipw.Layout(flex_flow="row wrap", margin="0"),
+        )
         self.add_class("dw-chips")
         self.box.observe(self._typed, names="value")
         self.observe(lambda change: self._show(), names="value")
@@ -39,7 +45,7 @@ class ManyBox(ipw.HBox):
 
     def _show(self) -> None:
         self.box.options = [name for name in self.choices if name not in self.value]
-        self.children = [*map(self._chip, self.value), self.box]
+        self._chips.children = [*map(self._chip, self.value)]
 
     def _chip(self, name: str) -> ipw.Button:
         chip = ipw.Button(description=f"{name} ✕", tooltip=f"Remove {name} from {self._title}")
