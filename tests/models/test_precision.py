@@ -43,6 +43,14 @@ def test_what_does_not_fit_stays(half, monkeypatch):
     assert load(str(half)).dtype == "bfloat16"
 
 
+def test_quantised_weights_are_left_alone(half):
+    network = load(str(half), dtype="bfloat16").network
+    whole = torch.zeros(3, dtype=torch.int8)
+    network.register_parameter("codes", torch.nn.Parameter(whole, requires_grad=False))
+    assert precision.widened(network) == ""
+    assert network.dtype == torch.bfloat16
+
+
 def test_float32_is_left_alone(checkpoint, monkeypatch):
     measured(monkeypatch, 5.0, 1.0)
     model = load(str(checkpoint("llama")))

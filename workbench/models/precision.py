@@ -33,9 +33,10 @@ def widened(network: torch.nn.Module) -> str:
     Returns:
         A sentence with the measured ratio; empty where nothing was changed.
     """
-    dtype = network.dtype
-    numbers = sum(p.numel() for p in network.parameters())
-    if dtype not in HALVES or numbers * _ROOM_BYTES > free_bytes():
+    dtype, weights = network.dtype, list(network.parameters())
+    if dtype not in HALVES or not all(weight.is_floating_point() for weight in weights):
+        return ""  # quantised weights are no numbers to widen
+    if sum(map(torch.numel, weights)) * _ROOM_BYTES > free_bytes():
         return ""
     half_ms, wide_ms = product_times_ms(network)
     if half_ms * _WORTH < wide_ms:

@@ -91,16 +91,13 @@ inline void flip(const float* keys, int64_t size, float* panel) {
       Four b = *reinterpret_cast<const Four*>(keys + (lane + 1) * size + k);
       Four c = *reinterpret_cast<const Four*>(keys + (lane + 2) * size + k);
       Four d = *reinterpret_cast<const Four*>(keys + (lane + 3) * size + k);
-      typedef int32_t Places __attribute__((vector_size(16)));
-      const Places low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5},
-                   last = {2, 3, 6, 7};
-      Four ab = __builtin_shuffle(a, b, low), cd = __builtin_shuffle(c, d, low);
-      Four ab2 = __builtin_shuffle(a, b, high), cd2 = __builtin_shuffle(c, d, high);
+      const Four ab = PICK(a, b, 0, 4, 1, 5), cd = PICK(c, d, 0, 4, 1, 5);
+      const Four ab2 = PICK(a, b, 2, 6, 3, 7), cd2 = PICK(c, d, 2, 6, 3, 7);
       float* to = panel + k * LANES + lane;
-      *reinterpret_cast<Four*>(to) = __builtin_shuffle(ab, cd, first);
-      *reinterpret_cast<Four*>(to + LANES) = __builtin_shuffle(ab, cd, last);
-      *reinterpret_cast<Four*>(to + 2 * LANES) = __builtin_shuffle(ab2, cd2, first);
-      *reinterpret_cast<Four*>(to + 3 * LANES) = __builtin_shuffle(ab2, cd2, last);
+      *reinterpret_cast<Four*>(to) = PICK(ab, cd, 0, 1, 4, 5);
+      *reinterpret_cast<Four*>(to + LANES) = PICK(ab, cd, 2, 3, 6, 7);
+      *reinterpret_cast<Four*>(to + 2 * LANES) = PICK(ab2, cd2, 0, 1, 4, 5);
+      *reinterpret_cast<Four*>(to + 3 * LANES) = PICK(ab2, cd2, 2, 3, 6, 7);
     }
   for (; k < size; ++k)
     for (int lane = 0; lane < LANES; ++lane) panel[k * LANES + lane] = keys[lane * size + k];

@@ -58,6 +58,14 @@ inline void store(float* to, Vec value) { *reinterpret_cast<Vec*>(to) = value; }
 inline Vec all(float value) { return value - Vec{}; }
 
 typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
+// Four of the eight numbers of two registers, by their places; each compiler has its own word for it.
+#if defined(__clang__)
+#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int32_t Places __attribute__((vector_size(16)));
+#define PICK(a, b, ...) __builtin_shuffle(a, b, Places{__VA_ARGS__})
+#endif
+
 inline Four four(const Vec& value, int k) { return reinterpret_cast<const Four*>(&value)[k]; }
 
 // Halves are added until one number is left.
