@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from lab_script import LONG_S, Script, make_trace
+from lab_script import LONG_S, SMALL_ARENA, Script, make_trace
 from tiny_pruning import TinyLab, settled
 
+from widgets.labs.arena.controller import ArenaLab
 from widgets.labs.decode.controller import DecodeController
 from workbench.core.trace import Trace
 from workbench.testing.checkpoints import write_checkpoint
@@ -50,3 +51,19 @@ def pruning_lab(pruning_folder):
     settled(made)
     yield made
     made.close()
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """``make(**settings)``: an arena with a small plan, closed after the test."""
+    monkeypatch.chdir(tmp_path)  # where folders that are not named are made
+    made = []
+
+    def make_(**settings) -> ArenaLab:
+        lab = ArenaLab(**{"folder": str(tmp_path / "sweep"), **SMALL_ARENA, **settings})
+        made.append(lab)
+        return lab
+
+    yield make_
+    for lab in made:
+        lab.close()

@@ -15,6 +15,7 @@ from workbench.core.errors import BadInput, ModelError
 from workbench.core.trace import Baseline, Forwards, Limits, Method, Ms, Round, Top, Trace
 
 LONG_S = 60.0  # a wait that only a failure uses up; a busy machine needs a few seconds
+SMALL_ARENA = {"drafters": ("prompt_lookup",), "new_tokens": 6, "repeats": 2, "per_kind": 1}
 PIECES = {0: "def", 1: " f", 2: "(", 3: "x", 4: "):", 5: "\n", 6: " return", 7: "y"}
 
 
@@ -182,6 +183,17 @@ class Script:
 
     def engine(self) -> Engine:
         return Engine(self._load, self._run, self._settings, self._baseline, self._laws)
+
+    def slow_engine(self, gate: threading.Event) -> Engine:
+        """One whose models arrive once the gate is open."""
+        load = self._load
+        return Engine(
+            lambda name: (gate.wait(LONG_S), load(name))[1],
+            self._run,
+            self._settings,
+            self._baseline,
+            self._laws,
+        )
 
     def _load(self, name):
         self.loaded.append(name)

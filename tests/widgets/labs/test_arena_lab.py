@@ -9,28 +9,13 @@ from html import unescape
 
 import msgspec
 import pytest
+from lab_script import SMALL_ARENA as SMALL
 
 from widgets.labs.arena import exports, pictures, plan, screen, tables
 from widgets.labs.arena.controller import ArenaLab
 from widgets.labs.arena.recorded import recording
 from widgets.labs.arena.results import of_folder
 from workbench.core.errors import BadInput, BadKnob
-
-SMALL = {"drafters": ("prompt_lookup",), "new_tokens": 6, "repeats": 2, "per_kind": 1}
-
-
-@pytest.fixture
-def make(tmp_path):
-    made = []
-
-    def make_(**settings) -> ArenaLab:
-        lab = ArenaLab(**{"folder": str(tmp_path / "sweep"), **SMALL, **settings})
-        made.append(lab)
-        return lab
-
-    yield make_
-    for lab in made:
-        lab.close()
 
 
 @pytest.fixture(scope="module")

@@ -11,29 +11,12 @@ from dataclasses import replace
 from time import sleep
 
 import pytest
+from lab_script import SMALL_ARENA as SMALL
 
 from widgets.labs.arena import forecast, judged
-from widgets.labs.arena.controller import ArenaLab
 from widgets.labs.board import Changes
 from workbench.bench import measurement
 from workbench.bench.turn import Turn
-
-SMALL = {"drafters": ("prompt_lookup",), "new_tokens": 6, "repeats": 2, "per_kind": 1}
-
-
-@pytest.fixture
-def make(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where folders that are not named are made
-    made = []
-
-    def make_(**settings) -> ArenaLab:
-        lab = ArenaLab(**{"folder": str(tmp_path / "sweep"), **SMALL, **settings})
-        made.append(lab)
-        return lab
-
-    yield make_
-    for lab in made:
-        lab.close()
 
 
 def test_a_path_that_is_not_there_is_named(make, tmp_path):

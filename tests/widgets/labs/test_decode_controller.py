@@ -99,15 +99,7 @@ def test_pause_step_start_and_stop(lab, script):
 
 def test_stop_before_the_model_is_loaded(lab, script):
     gate = threading.Event()
-    tools = script.engine()
-    slow = tools.__class__(
-        lambda name: (gate.wait(LONG_S), tools.load(name))[1],
-        tools.run,
-        tools.settings,
-        tools.baseline,
-        tools.laws,
-    )
-    controller = DecodeController("t", "d", "hi", tools=slow)
+    controller = DecodeController("t", "d", "hi", tools=script.slow_engine(gate))
     controller.start()
     assert controller.state == "loading" and "Loading t" in controller.view().line
     controller.stop()

@@ -102,15 +102,8 @@ def test_a_model_that_cannot_be_loaded_shows_before_the_first_start(lab, script,
 
 
 def test_start_need_not_wait_until_the_model_was_loaded_ahead(script, trace):
-    gate, tools = threading.Event(), script.engine()
-    slow = tools.__class__(
-        lambda name: (gate.wait(LONG_S), tools.load(name))[1],
-        tools.run,
-        tools.settings,
-        tools.baseline,
-        tools.laws,
-    )
-    controller = DecodeController("t", "d", "hi", tools=slow)
+    gate = threading.Event()
+    controller = DecodeController("t", "d", "hi", tools=script.slow_engine(gate))
     controller.warm()
     assert controller.state == "loading" and "start" in controller.view().verbs
     controller.start()
