@@ -7,7 +7,7 @@ import re
 
 import pytest
 from playwright.sync_api import Page, expect
-from test_jupyter import run_all, wait_until_ready
+from test_jupyter import open_notebook, run_all
 
 pytestmark = pytest.mark.browser
 NOTEBOOK = "benches.ipynb"
@@ -84,9 +84,7 @@ def dragged(page: Page, lab, label: str, steps: int) -> None:
 def test_one_gesture_in_each_bench_moves_a_dial(open_page, jupyter, names, shots):
     base, work = jupyter
     (work / NOTEBOOK).write_text(notebook(**names))
-    page = open_page(f"{base}/lab/tree/{NOTEBOOK}")
-    wait_until_ready(page, base, NOTEBOOK)
-    page.keyboard.press("Control+b")
+    page = open_notebook(open_page, base, NOTEBOOK)
     run_all(page)
     labs = page.locator(".dw-in-jupyter")
     expect(labs).to_have_count(LABS, timeout=60_000)

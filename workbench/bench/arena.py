@@ -62,6 +62,11 @@ class Arena:
     def progress(self) -> SweepProgress:
         return self._progress
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop and the measurement under way has not ended yet."""
+        return self._stop.is_set() and self.state not in ENDED
+
     def results(self) -> list[dict[str, Any]]:
         """Every finished measurement so far, with its ratios to plain decoding."""
         return summary.paired(self.sweep.records, self._cells())
@@ -121,6 +126,8 @@ class Arena:
         self._go.set()
         if self._thread is None and self.state == "idle":
             self._end("stopped")
+        if self.stopping:
+            self._tell(self._progress)
         if wait_s:
             self.wait(wait_s)
 

@@ -125,6 +125,21 @@ def test_pause_keeps_what_there_is_and_stop_ends(make):
     assert here <= lab.results.done < 80 and f"{lab.results.done} of 80" in lab.note
 
 
+def test_stop_is_acknowledged_while_the_measurement_goes_on(make):
+    lab, seen = make(repeats=40), []
+
+    def at_the_first():
+        if lab.arena is not None and lab.arena.progress.done == 1 and not lab.arena.stopping:
+            lab.stop()  # from the measuring thread, so that it cannot have ended yet
+        seen.append(lab.status.line)
+
+    lab.listen(at_the_first)
+    lab.start()
+    assert lab.wait(30) and lab.results.done == 1
+    assert any("stops after the measurement under way" in line for line in seen), seen
+    assert lab.status.line == ""
+
+
 def test_what_cannot_run_is_listed_with_its_reason(make):
     lab = make(drafters=("draft_model", "prompt_lookup"), draft="", new_tokens=4, repeats=1)
     assert "1 cannot run" in lab.contents()["error"]

@@ -47,6 +47,8 @@ def status(arena: Arena) -> Status:
     share = seen.done / seen.total if seen.line and seen.total else None
     if arena.waiting:
         line, share = "Waiting for its turn", None
+    if arena.stopping:
+        return Status("busy", f"{line} · stops after the measurement under way", share)
     return Status("paused" if paused else "busy", line + paused, share)
 
 
