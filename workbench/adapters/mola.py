@@ -14,8 +14,8 @@ from workbench.models.adapter_forms import peft_config
 from workbench.models.tuners.mola import balance, loads
 
 
-def profile(text: str, layers: int) -> list[int]:
-    """Experts of each layer from counts of equal blocks of layers, e.g. ``"2,4,6,8"``.
+def blocks(text: str) -> list[int]:
+    """The counts of a text such as ``"2,4,6,8"``.
 
     Raises:
         BadKnob: what is no list of positive whole numbers.
@@ -23,7 +23,13 @@ def profile(text: str, layers: int) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() and int(part) > 0 for part in parts):
         raise BadKnob(f"mola.experts={text!r}: write whole numbers above 0 with commas, e.g. 1,2,4")
-    return [int(parts[layer * len(parts) // layers]) for layer in range(layers)]
+    return [int(part) for part in parts]
+
+
+def profile(text: str, layers: int) -> list[int]:
+    """Experts of each layer from counts of equal blocks of layers, e.g. ``"2,4,6,8"``."""
+    counts = blocks(text)
+    return [counts[layer * len(counts) // layers] for layer in range(layers)]
 
 
 class _Balance:
@@ -90,7 +96,7 @@ class Mola:
     modules: str = knob("", help="Names of modules, with commas; they replace the targets.")
 
     def check_knobs(self) -> None:
-        profile(self.experts, 1 << 20)
+        blocks(self.experts)
 
     def _profile(self, shapes: Sequence[TargetShape]) -> list[int]:
         return profile(self.experts, 1 + max(shape.layer for shape in shapes))
