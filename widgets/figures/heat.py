@@ -11,6 +11,7 @@ from widgets.figures.notes import literal, note
 
 NAME = "heat"
 NUMBERED = (12, 8)  # rows and columns up to which each cell shows its number
+NAMED = 16  # letters of a row's name that are shown: token_recycling is one of 15
 GAPS = 32  # more columns or rows touch each other
 
 
@@ -72,16 +73,21 @@ def figure(info: Heat, mode: str = "light") -> dict[str, Any]:
         xaxis={"title": {"text": literal(info.x_title)}, **parts.side_by_side(info.x)},
         yaxis={
             "title": {"text": literal(info.y_title)},
-            **parts.thinned(info.y, 12, 10),
+            **parts.thinned(info.y, 12, NAMED),
             "range": [tall - 0.5, -0.5],
             "ticklabelstandoff": 4,
         },
-        margin={"l": 34 + 7 * min(10, max(map(len, info.y), default=1)), "r": 58, "b": 38},
+        margin={"l": (34 if info.y_title else 18) + 7 * _letters(info), "r": 58, "b": 38},
     )
     if empty:
         made["annotations"] = [note("nothing recorded yet")]
         made["xaxis"]["visible"] = made["yaxis"]["visible"] = False
     return parts.picture(NAME, [] if empty else [_cells(info)], made, mode)
+
+
+def _letters(info: Heat) -> int:
+    """Of the longest name of a row, as far as it is shown."""
+    return min(NAMED, max(map(len, info.y), default=1))
 
 
 def _note(info: Heat) -> str:
@@ -141,7 +147,7 @@ def svg(info: Heat, width: float = 480.0) -> str:
         body.append(draw.text(18, top + 8, "nothing recorded yet", "muted"))
         return draw.document(width, top + 24, body, info.title)
     low, high = span(info)
-    left = 26.0 + 7 * min(10, max(map(len, info.y)))
+    left = 26.0 + 7 * _letters(info)
     cell, tall = (width - left - 18) / len(info.x), max(3.0, min(18.0, 220 / len(info.y)))
     gap = 1.0 if cell > 4 and tall > 4 else 0.0
     for row, line in enumerate(info.values):
@@ -154,7 +160,7 @@ def svg(info: Heat, width: float = 480.0) -> str:
             opacity = f"{0.06 + 0.94 * share:.2f}"
             body.append(draw.rect(x, y, cell - gap, tall - gap, role, fill_opacity=opacity))
     for row in parts.thinned(info.y, 12)["tickvals"]:
-        name, y = draw.shorten(info.y[row], 10), top + (row + 0.5) * tall + 4
+        name, y = draw.shorten(info.y[row], NAMED), top + (row + 0.5) * tall + 4
         body.append(draw.text(left - 6, y, name, "muted", text_anchor="end", font_size=11))
     foot = top + len(info.y) * tall + 15
     for column in parts.side_by_side(info.x)["tickvals"]:
