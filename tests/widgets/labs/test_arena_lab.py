@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from html import unescape
 
 import msgspec
@@ -27,17 +25,6 @@ def measured(tmp_path_factory):
     assert lab.wait(60) and not lab.error
     yield lab, drawn
     lab.close()
-
-
-def test_importing_the_controller_imports_no_ui_library():
-    code = (
-        "import sys, widgets.labs.arena.controller as c;"
-        "c.ArenaLab().contents();"
-        "bad = {'panel', 'bokeh', 'ipywidgets', 'plotly', 'anywidget', 'optuna'};"
-        "sys.exit(str(bad & set(sys.modules)) if bad & set(sys.modules) else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_it_opens_on_a_recorded_example_that_a_measurement_replaces(make, measured):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from time import sleep
@@ -163,11 +161,6 @@ def test_what_failed_to_be_drawn_is_drawn_the_next_time():
                 raise RuntimeError("a figure that cannot be drawn")
     assert dict(changes.of(contents)) == {"second": 2, "third": 3}
     assert dict(changes.of(contents)) == {}
-
-
-def test_the_dashboard_has_pandas_before_a_sweep_imports_it_beside_a_drawing():
-    code = "import sys, widgets.labs.board_panel; sys.exit('pandas' not in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_paused_search_lets_others_measure_and_waits_when_it_goes_on(make):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -16,16 +14,6 @@ from widgets.labs.decode.job import block_named
 @pytest.fixture
 def lab(decode_lab):
     return decode_lab
-
-
-def test_importing_the_controller_imports_no_ui_library():
-    code = (
-        "import sys, widgets.labs.decode.controller;"
-        "bad = {'panel', 'bokeh', 'ipywidgets', 'plotly', 'anywidget'} & set(sys.modules);"
-        "sys.exit(str(bad) if bad else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_start_runs_to_the_end_and_measures_the_baseline_once_per_prompt(lab, script):

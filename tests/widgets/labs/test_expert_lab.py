@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -46,17 +43,6 @@ def lab(model):
 def logits(model) -> torch.Tensor:
     ids = torch.tensor([model.encode(TEXT)])
     return model.network(input_ids=ids, use_cache=False).logits
-
-
-def test_importing_the_controller_imports_no_ui_library():
-    code = (
-        "import sys, widgets.labs.experts.controller as c;"
-        "c.ExpertLab().contents();"
-        "bad = {'panel', 'bokeh', 'ipywidgets', 'plotly', 'anywidget'};"
-        "sys.exit(str(bad & set(sys.modules)) if bad & set(sys.modules) else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_grid_is_the_record_of_the_text(lab, model):

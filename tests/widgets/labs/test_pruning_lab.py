@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from tiny_pruning import TinyLab, same, settled, weights
@@ -20,17 +17,6 @@ from workbench.testing.checkpoints import write_checkpoint
 @pytest.fixture
 def lab(pruning_lab):
     return pruning_lab
-
-
-def test_importing_the_controller_imports_no_ui_library():
-    code = (
-        "import sys, widgets.labs.pruning.controller as c;"
-        "c.PruningLab().contents();"
-        "bad = {'panel', 'bokeh', 'ipywidgets', 'plotly', 'anywidget'};"
-        "sys.exit(str(bad & set(sys.modules)) if bad & set(sys.modules) else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_ratio_moves_the_dials_and_reset_is_bit_exact(lab):

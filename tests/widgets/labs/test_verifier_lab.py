@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 
 import msgspec
@@ -21,16 +19,6 @@ from workbench.core.errors import BadInput
 from workbench.core.method import methods
 
 P, Q = [0.5, 0.3, 0.2], [0.1, 0.2, 0.7]
-
-
-def test_importing_the_controller_imports_no_ui_library():
-    code = (
-        "import sys, widgets.labs.verifier.controller;"
-        "bad = {'panel', 'bokeh', 'ipywidgets', 'plotly', 'anywidget'} & set(sys.modules);"
-        "sys.exit(str(bad) if bad else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_every_registered_rule_is_shown_with_its_number():

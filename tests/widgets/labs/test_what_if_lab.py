@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from lab_script import make_trace
 
@@ -13,17 +10,6 @@ from widgets.labs.decode.recorded import recorded_trace
 from widgets.labs.what_if.controller import WhatIfLab, cut_round
 from workbench.core.errors import BadInput
 from workbench.engine.what_if import Change, what_if
-
-
-def test_importing_the_controller_imports_no_ui_library():
-    code = (
-        "import sys, widgets.labs.what_if.controller as c;"
-        "c.WhatIfLab().contents();"
-        "bad = {'panel', 'bokeh', 'ipywidgets', 'plotly', 'anywidget'};"
-        "sys.exit(str(bad & set(sys.modules)) if bad & set(sys.modules) else 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_it_opens_on_a_recorded_run_and_says_that_nothing_is_changed():
