@@ -163,12 +163,13 @@ def test_a_chain_that_nobody_could_stop_goes_step_by_step(loaded):
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), HOT], ids=["greedy", "hot"])
-def test_runs_with_and_without_the_chain_are_one(sampling, monkeypatch):
+@pytest.mark.parametrize("siblings", [1, 3])
+def test_runs_with_and_without_the_chain_are_one(sampling, siblings, monkeypatch):
     target, draft = load("zoo:target"), load("zoo:draft")
-    policy = make_method("policy", "fixed", depth=4, nodes=4, width=1)
-    settings = RunSettings(
-        target, "def read(path):\n", "draft_model", "rejection", policy, sampling, 60, draft
-    )
+    policy = make_method("policy", "fixed", depth=4, nodes=4 * siblings, width=siblings)
+    drafter = make_method("drafter", "draft_model", siblings=siblings)
+    rule = "rejection" if siblings == 1 else "multi_round"
+    settings = RunSettings(target, "def read(path):\n", drafter, rule, policy, sampling, 60, draft)
     ours = generate(settings)
     monkeypatch.setattr(type(policy), "steady", False)
     theirs = generate(settings)

@@ -8,6 +8,7 @@ from workbench.core.decoding import Budget, Context, DraftStep, Feedback, Need
 from workbench.core.method import Paper, knob, method
 from workbench.core.sampling import draw, fit_vocabulary
 from workbench.core.tree import DraftTree
+from workbench.models.native.laws import Chain
 from workbench.models.session import Session
 
 _NEW_TOKENS = 64
@@ -50,52 +51,65 @@ class DraftModel:
         tokens = [min(t, known - 1) for t in ctx.tokens] if known < ctx.vocab_size else ctx.tokens
         session.crop(min(len(session), len(tokens) - 1))
         capture = ("final",) if budget.hidden else ()
-        if (chain := self._chain(ctx, session, tokens, budget)) is not None:
-            return chain, None
+        if (tree := self._path(ctx, session, tokens, budget)) is not None:
+            return tree, None
         seen = session.sync(tokens, capture=capture)
-        drafted, parent, laws, scores = [], [], [], []
-        above = -1
-        for depth in range(1, budget.depth + 1):
+        drafted, laws, scores = [], [], []
+        widths = self._widths(budget, min(known, ctx.vocab_size))
+        for depth, width in enumerate(widths, 1):
             logits = seen.logits[-1]
-            known = min(logits.shape[-1], ctx.vocab_size)
-            width = min(self.siblings, budget.width, budget.nodes - len(parent), known)
             law = ctx.sampling.law(fit_vocabulary(logits, ctx.vocab_size))
             level, level_scores = self._level(ctx, logits, law, width)
             laws.extend([law] * width)
             scores.append(level_scores)
             drafted.append(level)
-            parent.extend([above] * width)
-            above = len(parent) - width
-            room = len(parent) < budget.nodes and depth < budget.depth
             hidden = seen.hidden["final"][-1] if budget.hidden else None
-            if not room or not budget.go(DraftStep(depth, law, logits, level[0], hidden)):
+            step = DraftStep(depth, law, logits, level[0], hidden)
+            if depth == len(widths) or not budget.go(step):
                 break
             seen = session.forward(level[:1], capture=capture)
             session.commit([0])
         greedy = ctx.sampling.greedy
         tree = DraftTree(
             torch.cat(drafted).to(ctx.device),
-            tuple(parent),
+            _parents(widths[:depth]),
             None if greedy else torch.stack(laws).to(ctx.device),
             torch.cat(scores).to(ctx.device),
         )
         return tree, None
 
-    def _chain(self, ctx: Context, session: Session, tokens, budget: Budget) -> DraftTree | None:
+    def _widths(self, budget: Budget, known: int) -> list[int]:
+        """Tokens of each level, until depth or nodes are used up."""
+        widths: list[int] = []
+        left = budget.nodes
+        while left and len(widths) < budget.depth:
+            widths.append(min(self.siblings, budget.width, left, known))
+            left -= widths[-1]
+        return widths
+
+    def _path(self, ctx: Context, session: Session, tokens, budget: Budget) -> DraftTree | None:
         """The whole path in one call, where nobody has to be asked or shown anything in between."""
-        asks = not budget.steady or budget.hidden or self.siblings > 1
+        asks = not budget.steady or budget.hidden
         many = len(tokens) - len(session) > _NEW_TOKENS  # a prompt is fed in pieces
         alike = session.model.vocab_size == ctx.vocab_size
-        steps, greedy = min(budget.depth, budget.nodes), ctx.sampling.greedy
-        if asks or many or not alike or not session.runs_on(ctx.sampling, steps):
+        widths = self._widths(budget, ctx.vocab_size)
+        if asks or many or not alike or not session.runs_on(ctx.sampling, len(widths)):
             return None
-        uniforms = () if greedy else ctx.uniform(steps).tolist()
-        drawn = session.run_on(tokens, steps, ctx.sampling, uniforms)
+        firsts = [sum(widths[:level]) for level in range(len(widths))]
+        uniforms = None if ctx.sampling.greedy else ctx.uniform(sum(widths))
+        along = [] if uniforms is None else uniforms[firsts].tolist()
+        drawn = session.run_on(tokens, len(widths), ctx.sampling, along)
         if drawn is None:
             return None
-        tokens = torch.tensor(drawn.tokens, device=ctx.device)
-        laws = None if greedy else drawn.laws.to(ctx.device)
-        return DraftTree.chain(tokens, laws, drawn.chances.to(ctx.device))
+        laws, scores = drawn.laws, drawn.chances
+        tokens = torch.tensor(drawn.tokens)
+        if max(widths) > 1:
+            laws = laws[[level for level, width in enumerate(widths) for _ in range(width)]]
+            tokens = _beside(drawn, laws, widths, uniforms)
+            scores = laws.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        laws = None if ctx.sampling.greedy else laws.to(ctx.device)
+        device = ctx.device
+        return DraftTree(tokens.to(device), _parents(widths), laws, scores.to(device))
 
     def _level(self, ctx: Context, logits, law, width: int):
         """Tokens ``[width]`` of one level and the draft's own probability of each."""
@@ -111,3 +125,25 @@ class DraftModel:
 
     def update(self, ctx: Context, state: None, feedback: Feedback) -> None:
         return None
+
+
+def _parents(widths: list[int]) -> tuple[int, ...]:
+    """Each level hangs below the first token of the one before."""
+    parent: list[int] = []
+    above = -1
+    for width in widths:
+        parent.extend([above] * width)
+        above = len(parent) - width
+    return tuple(parent)
+
+
+def _beside(drawn: Chain, laws, widths: list[int], uniforms) -> torch.Tensor:
+    """The path's tokens with the siblings of each, drawn from its law or the next likeliest."""
+    if uniforms is not None:
+        tokens = draw(laws, uniforms)
+        tokens[[sum(widths[:level]) for level in range(len(widths))]] = torch.tensor(drawn.tokens)
+        return tokens
+    tops = drawn.laws.topk(max(widths)).indices.tolist()
+    levels = zip(drawn.tokens, tops, widths, strict=True)
+    every = [([first, *(t for t in top if t != first)][:width]) for first, top, width in levels]
+    return torch.tensor([token for level in every for token in level])
