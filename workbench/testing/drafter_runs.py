@@ -25,6 +25,7 @@ from workbench.core.trace import Round
 from workbench.core.tree import DraftTree
 from workbench.engine.decode import Decoding, decode, prepare
 from workbench.models.store import Store
+from workbench.testing.recall import Recall
 from workbench.verifiers.exact_match import ExactMatch
 
 PROMPT = [0, 1, 2, 0, 1, 1, 2, 0, 1]
@@ -96,19 +97,21 @@ class Drive:
         )
         self.ctx, self.capture = prepare(run, list(prompt))
         self.state = drafter.init(self.ctx)
+        self._recall = Recall()
 
     def propose(self, budget: Budget, seed: int | None = None) -> DraftTree:
         """A proposal from a copy of the state, so that asking twice starts from the same place."""
         if seed is not None:
             self.ctx.rng = torch.Generator().manual_seed(seed)
         length = len(self.target)
-        tree, _ = self.drafter.propose(self.ctx, copy.deepcopy(self.state), budget)
+        with self._recall.on():
+            tree, _ = self.drafter.propose(self.ctx, copy.deepcopy(self.state), budget)
         assert len(self.target) == length, "propose left tokens in the target's session"
         return tree
 
     def round(self, budget: Budget, verifier: Verifier) -> DraftTree:
         """One whole round, as the engine does it."""
-        ctx = self.ctx
+        ctx, self._recall = self.ctx, Recall()
         tree, self.state = self.drafter.propose(ctx, self.state, budget)
         rows = [ctx.tokens[-1], *tree.tokens.tolist()]
         parent = (-1, *(above + 1 for above in tree.parent))
