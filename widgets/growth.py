@@ -6,19 +6,26 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import pkgutil
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 import widgets.figures
+from widgets.labs.decode.controller import DecodeController
+from widgets.labs.decode.engine import Engine, engine
 from workbench.core.trace import Trace
 
 LENGTHS = (10, 100, 1000, 10_000)
+HOSTS, LIVE_TOKENS = ("JupyterLab", "Panel"), (160, 400)
+PROMPT = "def read(path):\n"
+IDLE_S = 0.4  # longer than two flushes of a lab are apart
 
 
 def longer(trace: Trace, rounds: int) -> Trace:
@@ -71,32 +78,105 @@ def by_rounds(trace: Trace, lengths: Sequence[int] = LENGTHS) -> list[dict[str, 
     return rows
 
 
+class Clocked:
+    """The workbench's engine, but with the moments of a run's rounds and its settings kept."""
+
+    def __init__(self) -> None:
+        self._real = engine()
+        self.settings: Any = None
+        self.moments: list[float] = []
+
+    def run(self, settings: Any, listener: Callable[[], None]) -> Any:
+        """A live run that notes when its listener is called: at its start and after each round."""
+        self.settings, self.moments = settings, []
+
+        def heard() -> None:
+            self.moments.append(time.perf_counter())
+            listener()
+
+        return self._real.run(settings, heard)
+
+    @property
+    def tools(self) -> Engine:
+        return replace(self._real, run=self.run)
+
+
+def _apart_ms(moments: Sequence[float]) -> float:
+    return (moments[-1] - moments[0]) / (len(moments) - 1) * 1e3
+
+
+def _bare_ms(settings: Any) -> float:
+    """Milliseconds from round to round of a run that nobody looks at."""
+    from workbench.engine.run import generate
+
+    moments: list[float] = []
+    generate(settings, lambda done: moments.append(time.perf_counter()))
+    return _apart_ms(moments)
+
+
 def live_slowdown(
-    model: Any, prompt: str, tokens: int = 160, repeats: int = 5
-) -> dict[str, float | list[float]]:
-    """Milliseconds of a round in a live notebook lab against the bare run, interleaved.
+    model: Any, prompt: str, tokens: int = 160, repeats: int = 5, host: str = "JupyterLab"
+) -> dict[str, Any]:
+    """Time from round to round of a run in a live lab against the same run alone, interleaved.
+
+    The lab is built whole and draws, but no page is connected: what a browser would be sent is
+    made and put, not sent.
 
     Returns:
-        The median ratio of the repeats, and all of them; 1.05 = the lab makes decoding 5 % slower.
+        The median ratio of the repeats, and all of them (1.05 = the lab makes decoding 5 % slower),
+        the bare milliseconds of a round, and how often the lab drew in a second of the run.
     """
-    from widgets import DecodeLab
-    from workbench.engine.run import RunSettings, generate
-
-    settings = RunSettings(model, prompt, "token_recycling", max_new_tokens=tokens)
-    lab = DecodeLab(model, prompt=prompt, max_new_tokens=tokens, drafter="token_recycling")
-    assert lab.view is not None  # builds it: what is shown is drawn, though nobody looks
-    ratios = []
+    clocked = Clocked()
+    lab = DecodeController(
+        model, None, prompt, tools=clocked.tools, max_new_tokens=tokens, drafter="token_recycling"
+    )
+    view, ratios, bare_ms, rates = _view(host, lab), [], [], []
+    drawn = _count_draws(lab)
     try:
-        for repeat in range(repeats + 1):
-            bare = statistics.fmean(r.ms.total for r in generate(settings).rounds[1:])
-            lab.controller.start()
-            lab.controller.wait(120)
-            live = statistics.fmean(r.ms.total for r in lab.controller.trace.rounds[1:])
-            if repeat:  # the first measures plain decoding and warms up
-                ratios.append(live / bare)
+        lab.start()  # measures plain decoding as well, and warms up
+        lab.wait(120)
+        before_ms = _bare_ms(clocked.settings)
+        for _ in range(repeats):
+            time.sleep(IDLE_S)  # so that the first draw of a run is not held up by the last one's
+            drawn.clear()
+            lab.start()
+            lab.wait(120)
+            count, moments = len(drawn), clocked.moments[1:]
+            time.sleep(IDLE_S)  # what is drawn at the end is drawn by now
+            after_ms = _bare_ms(clocked.settings)
+            ratios.append(_apart_ms(moments) / statistics.fmean((before_ms, after_ms)))
+            bare_ms.append(before_ms)
+            rates.append(count / (moments[-1] - moments[0]))
+            before_ms = after_ms
     finally:
         lab.close()
-    return {"ratio": statistics.median(ratios), "ratios": ratios}
+        view.close()
+    found = {"ratio": ratios, "bare_ms": bare_ms, "draws_per_s": rates}
+    return {"ratios": ratios, **{name: statistics.median(all_) for name, all_ in found.items()}}
+
+
+def _view(host: str, lab: DecodeController) -> Any:
+    if host == "JupyterLab":
+        from widgets.labs.decode.jupyter import JupyterView
+
+        return JupyterView(lab)
+    from widgets.labs.decode.panel import DecodePanel
+
+    return DecodePanel(lab)
+
+
+def _count_draws(lab: DecodeController) -> list[None]:
+    """A list that grows with each draw while a run is going: a draw looks at the lab once."""
+    drawn: list[None] = []
+    look = lab.view
+
+    def counted() -> Any:
+        found = look()
+        drawn.extend([None] * (found.state == "running"))
+        return found
+
+    lab.view = counted  # type: ignore[method-assign]
+    return drawn
 
 
 def labs_table(repeats: int) -> dict[str, Any]:
@@ -106,9 +186,13 @@ def labs_table(repeats: int) -> dict[str, Any]:
 
     trace = recorded_trace()
     assert trace is not None  # it is part of the package
-    live = live_slowdown(load("zoo:target"), "def read(path):\n", repeats=max(3, repeats))
-    spread = ", ".join(f"{ratio:.2f}" for ratio in live["ratios"])
-    return {
-        "rows": by_rounds(trace),
-        "notes": [f"A live lab takes {live['ratio']:.2f} x the bare run's time ({spread})."],
-    }
+    model, notes = load("zoo:target"), []
+    for host, tokens in itertools.product(HOSTS, LIVE_TOKENS):
+        live = live_slowdown(model, PROMPT, tokens, max(5, repeats), host)
+        spread = ", ".join(f"{ratio:.2f}" for ratio in sorted(live["ratios"]))
+        notes.append(
+            f"Live in {host}, {tokens} tokens: {live['ratio']:.2f} x the bare run's time"
+            f" ({spread}; a bare round {live['bare_ms']:.1f} ms,"
+            f" {live['draws_per_s']:.1f} draws a second)."
+        )
+    return {"rows": by_rounds(trace), "notes": notes}

@@ -103,6 +103,27 @@ def test_a_pause_holds_and_a_start_goes_on(settings, answer):
     assert run.trace.new_tokens == answer
 
 
+def test_a_trace_is_made_once_a_round_and_the_run_does_not_wait_for_it(settings, answer):
+    run = LiveRun(settings)
+    run.step()
+    until(lambda: run.state == "paused")
+    kept = run.trace
+    assert run.trace is kept and len(kept.rounds) == 1
+    real, entered, gate = run._run.trace, threading.Event(), threading.Event()
+    run._run.trace = lambda: (entered.set(), gate.wait(SOON_S), real())[2]
+    run.step()
+    until(lambda: run.state == "paused")
+    reader = threading.Thread(target=lambda: run.trace)
+    reader.start()
+    assert entered.wait(SOON_S)
+    run.start()
+    assert run.wait(SOON_S), "the run waits for somebody who reads it"
+    gate.set()
+    reader.join()
+    assert len(kept.rounds) == 1, "a snapshot never grows"
+    assert run.trace.new_tokens == answer and run.trace.finish == "length"
+
+
 def test_a_stop_keeps_the_partial_text(settings, answer):
     run = LiveRun(settings.change(max_new_tokens=200))
     run.step()

@@ -12,6 +12,8 @@ from workbench.core.trace import Round, Top, Trace
 ALTERNATIVES = 4
 SHORT = {"accepted": "a", "bonus": "b", "corrected": "c"}
 LONG = {short: fate for fate, short in SHORT.items()}
+ALL = slice(None)
+COLUMNS = ("tokens", "fates", "round", "node", "index", "p", "q", "alternatives")
 
 
 class TokenInfo(NamedTuple):
@@ -92,42 +94,71 @@ def _alternatives(trace: Trace, top: Top | None, token: int) -> tuple[tuple[str,
     return tuple(others[:ALTERNATIVES])
 
 
-def stream_data(trace: Trace) -> dict[str, Any]:
+class StreamColumns:
     """The stream as append-only columns: a longer trace only makes every column longer.
 
     ``words`` holds each distinct piece once; ``tokens`` and ``alternatives`` point into it, so that
     2,000 tokens are about 100 kB and a view redraws only what is new. Probabilities are in 1/1000,
     -1 = not known.
+
+    Args:
+        trace: what to begin with.
     """
-    stream = info(trace)
-    words: dict[str, int] = {}
 
-    def word(text: str) -> int:
-        return words.setdefault(text, len(words))
+    def __init__(self, trace: Trace):
+        self._prompt = list(_prompt(trace))
+        self._words: dict[str, int] = {}
+        self._columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+        self._rounds = 0
+        self.extend(trace)
 
-    def thousandths(value: float | None) -> int:
-        return -1 if value is None else round(value * 1000)
+    def __len__(self) -> int:
+        """Tokens so far."""
+        return len(self._columns["tokens"])
 
-    numbered = [
-        (
-            word(token.text),
-            [x for text, p in token.alternatives for x in (word(text), round(p * 1e3))],
-        )
-        for token in stream.tokens
-    ]
-    return {
-        "prompt": list(stream.prompt),
-        "tokens": [token for token, _ in numbered],
-        "fates": "".join(SHORT[token.fate] for token in stream.tokens),
-        "round": [token.round for token in stream.tokens],
-        "node": [token.node for token in stream.tokens],
-        "index": [token.place for token in stream.tokens],
-        "p": [thousandths(token.p) for token in stream.tokens],
-        "q": [thousandths(token.q) for token in stream.tokens],
-        "alternatives": [others for _, others in numbered],
-        "rounds": stream.rounds,
-        "words": list(words),
-    }
+    @property
+    def word_count(self) -> int:
+        return len(self._words)
+
+    def extend(self, trace: Trace) -> None:
+        """Add the rounds of a longer trace of the same run; earlier ones are not looked at."""
+        for position in range(self._rounds, len(trace.rounds)):
+            for token in _tokens_of(trace, position, trace.rounds[position]):
+                self._append(token)
+        self._rounds = len(trace.rounds)
+
+    def _append(self, token: TokenInfo) -> None:
+        words, columns = self._words, self._columns
+        columns["tokens"].append(words.setdefault(token.text, len(words)))
+        others: list[int] = []
+        for text, chance in token.alternatives:
+            others += (words.setdefault(text, len(words)), round(chance * 1e3))
+        columns["alternatives"].append(others)
+        columns["fates"].append(SHORT[token.fate])
+        columns["round"].append(token.round)
+        columns["node"].append(token.node)
+        columns["index"].append(token.place)
+        columns["p"].append(_thousandths(token.p))
+        columns["q"].append(_thousandths(token.q))
+
+    def data(self, tokens: slice = ALL, words: slice = ALL) -> dict[str, Any]:
+        """The columns of some of the tokens, with some of the words."""
+        data: dict[str, Any] = {name: self._columns[name][tokens] for name in COLUMNS}
+        data["fates"] = "".join(data["fates"])
+        return {**data, "rounds": self._rounds, "words": list(self._words)[words]}
+
+    def whole(self, tokens: slice = ALL, words: slice = ALL) -> dict[str, Any]:
+        """The prompt as well."""
+        return {"prompt": self._prompt, **self.data(tokens, words)}
+
+
+def _thousandths(value: float | None) -> int:
+    return -1 if value is None else round(value * 1000)
+
+
+def stream_data(trace: Trace) -> dict[str, Any]:
+    """The :class:`StreamColumns` of a whole trace, as the view takes them."""
+    return StreamColumns(trace).whole()
 
 
 def rows(stream: StreamInfo) -> list[dict[str, Any]]:

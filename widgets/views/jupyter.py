@@ -32,10 +32,13 @@ class TokenStreamView(View):
 
     Events: ``{kind: "token", round, node, index}``, ``{kind: "round", round}``. ``selected`` is the
     position of the round whose tokens are outlined, -1 = none; ``running`` makes it scroll along.
+    ``tail`` holds further columns, to be shown after those of the ``data`` whose ``number`` is its
+    ``of``: a growing stream need not be sent whole each time.
     """
 
     _esm = esm.source(esm.STREAM)
     data = t.Dict().tag(sync=True)
+    tail = t.Dict().tag(sync=True)
     selected = t.Int(-1).tag(sync=True)
     running = t.Bool(False).tag(sync=True)
     box_px = t.Int(214, min=0).tag(sync=True)

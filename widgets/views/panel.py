@@ -27,6 +27,7 @@ class TokenStreamView(View):
 
     _esm = esm.source(esm.STREAM)
     data = param.Dict(default={})
+    tail = param.Dict(default={})
     selected = param.Integer(default=-1)
     running = param.Boolean(default=False)
     box_px = param.Integer(default=214, bounds=(0, None))

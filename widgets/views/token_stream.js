@@ -54,13 +54,25 @@ function fillText(span, text) {
   });
 }
 
+const COLUMNS = ["tokens", "round", "node", "index", "p", "q", "alternatives", "words"];
+
+/** The columns of `data` with those of its tail after them; a tail of other data is left out. */
+function wholeStream(model) {
+  const data = model.get("data") || {}, tail = model.get("tail") || {};
+  if (!data.tokens) return { tokens: [], words: [], round: [], fates: "", prompt: data.prompt };
+  if (!tail.tokens || tail.of !== data.number) return data;
+  const whole = { ...data, rounds: tail.rounds, fates: data.fates + tail.fates };
+  for (const name of COLUMNS) whole[name] = data[name].concat(tail[name]);
+  return whole;
+}
+
 /** The tooltip of a token: fate, round, depth, p, q and what the target would have said instead. */
-function makeTip(model) {
+function makeTip(stream) {
   const tip = dwElement("div", { class: "tip", role: "tooltip", hidden: "" });
   if (tip.showPopover) tip.popover = "manual";
 
   function show(span) {
-    const data = model.get("data"), i = Number(span.dataset.i);
+    const data = stream(), i = Number(span.dataset.i);
     tip.replaceChildren(...tipContent(data, i));
     tip.hidden = false;
     if (tip.showPopover && tip.popover && !tip.matches(":popover-open")) tip.showPopover();
@@ -108,7 +120,8 @@ function render({ model, el }) {
   const tail = dwElement("span", {});
   const text = dwElement("div", { class: "text" }, prompt, body, tail);
   const scroll = dwElement("div", { class: "scroll" }, text);
-  const tip = makeTip(model);
+  let stream = wholeStream(model);
+  const tip = makeTip(() => stream);
   root.append(
     dwElement("div", { class: "head" }, dwElement("span", { class: "title" }, "Stream"), legend),
     scroll, tip.element,
@@ -133,8 +146,7 @@ function render({ model, el }) {
   }
 
   function draw() {
-    const data = model.get("data") || {};
-    if (!data.tokens) { data.tokens = []; data.words = []; data.round = []; data.fates = ""; }
+    const data = stream = wholeStream(model);
     const given = (data.prompt || []).join("");
     if (given !== state.prompt) {
       prompt.replaceChildren();
@@ -206,14 +218,14 @@ function render({ model, el }) {
   }
 
   function choose(i) {
-    const data = model.get("data");
+    const data = stream;
     wished.make(data.round[i]);
     outline(data.round[i], false);
     post({ kind: "token", round: data.round[i], node: data.node[i], index: data.index[i] });
   }
 
   function changeRound(step) {
-    const data = model.get("data") || {}, count = data.rounds || 0;
+    const count = stream.rounds || 0;
     if (!count) return;
     const round = Math.max(0, Math.min(count - 1, Math.max(0, state.chosen) + step));
     wished.make(round);
@@ -258,6 +270,7 @@ function render({ model, el }) {
 
   const silent = dwListen(model, {
     data: draw,
+    tail: draw,
     selected: () => outline(wished.or(model.get("selected"))),
     running: () => { drawTail(); if (model.get("running")) state.sticky = true; },
   });

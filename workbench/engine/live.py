@@ -35,12 +35,13 @@ class LiveRun:
         self._stop = threading.Event()
         self._run = Run(settings, cancelled=self._stop.is_set)
         self._listen = listener or (lambda: None)
-        self._condition = threading.Condition()
+        self._condition, self._reading = threading.Condition(), threading.Lock()
+        self._read: tuple[tuple[int, str], Trace] | None = None  # the last trace and when it was
         self._permits = 0  # rounds that may start; -1 = no limit
         self._thread: threading.Thread | None = None
         self._state, self._error = "idle", None
         self._busy_s = 0.0
-        self._count = 0
+        self._count = self._rounds = 0
 
     @property
     def state(self) -> str:
@@ -52,9 +53,15 @@ class LiveRun:
 
     @property
     def trace(self) -> Trace:
-        """A consistent snapshot; safe from any thread at any time."""
-        with self._condition:
-            return self._run.trace()
+        """A consistent snapshot; safe from any thread at any time, and never waited for by the run.
+
+        The same object until the run has moved on, so that a reader can ask as often as it likes.
+        """
+        with self._reading:
+            moment = (self._rounds, self._run.finish)
+            if self._read is None or self._read[0] != moment:
+                self._read = (moment, self._run.trace())
+            return self._read[1]
 
     @property
     def progress(self) -> Progress:
@@ -137,6 +144,7 @@ class LiveRun:
                 if done is None:
                     break
                 self._count += len(done.emitted)
+                self._rounds += 1
                 if self._run.finish:
                     break
                 with self._condition:

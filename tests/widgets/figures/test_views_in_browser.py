@@ -113,6 +113,35 @@ def test_stream_appends_without_redrawing_and_follows_unless_scrolled_up(stage):
     assert page.locator("[data-i]").count() == len(make_trace(2, seed=9).new_tokens)
 
 
+def test_stream_shows_its_tail_and_leaves_out_one_of_other_data(stage):
+    short = TRACE.with_(rounds=TRACE.rounds[:30])
+    columns = token_stream.StreamColumns(short)
+    words, count = columns.word_count, len(columns)
+    view = stage(esm.STREAM, {**stream_state(short), "tail": {}})
+    page = view.page
+    view.set("data", {"number": 2, **columns.whole()})
+    page.evaluate("() => { document.querySelector('[data-i]').dataset.same = 'yes' }")
+    columns.extend(TRACE)
+    part = columns.data(slice(count, None), slice(words, None))
+    view.set("tail", {"of": 1, **part})
+    assert page.locator("[data-i]").count() == count, "a tail of other data"
+    view.set("tail", {"of": 2, **part})
+    tokens = token_stream.info(TRACE).tokens
+    assert page.locator("[data-i]").count() == len(tokens) > count
+    assert page.locator('[data-i="0"]').get_attribute("data-same") == "yes", "was redrawn"
+    last = page.locator(f'[data-i="{len(tokens) - 1}"]')
+    assert last.get_attribute("aria-label").startswith(theme.visible(tokens[-1].text))
+    last.hover()
+    shown = page.inner_text(".tip")
+    assert f"round {tokens[-1].round + 1}" in shown
+    assert all(theme.visible(text) in shown for text, _ in tokens[-1].alternatives)
+    last.click()
+    told = {"kind": "token", "round": tokens[-1].round, "node": tokens[-1].node}
+    assert view.said()[-1] == {**told, "index": tokens[-1].place}
+    view.set("data", {"number": 3, **columns.whole()})
+    assert page.locator("[data-i]").count() == len(tokens), "shown twice"
+
+
 def test_two_thousand_tokens_stay_smooth(stage):
     trace = make_trace(600)
     assert len(trace.new_tokens) > 1800

@@ -3,11 +3,12 @@
 *Idea*: the two views differ only in how they hold a block. :class:`Presenter` compares what the lab
 shows now with what it showed last and hands out the blocks that changed, so a view never redraws
 a picture that is right already. While a run is going only the stream, the tree and three numbers
-move; the rest is drawn when it pauses or ends.
+move, and each costs as much as the rounds that are new; the rest is drawn when it pauses or ends.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from html import escape
 from types import ModuleType
@@ -20,11 +21,11 @@ from widgets.figures import (
     draft_tree,
     method_picture,
     node_law,
-    token_stream,
 )
 from widgets.labs import frame
 from widgets.labs.decode import settings as lab
 from widgets.labs.decode.engine import NodeLaws
+from widgets.labs.decode.growing import LiveStream, Tally
 from widgets.labs.decode.lab_view import LabView
 from widgets.labs.decode.numbers import speed_html, verdict_html
 from widgets.labs.decode.selection import Selection
@@ -54,15 +55,16 @@ BOUND_HELP = (
     "No lossless rule keeps one of the siblings more often, on average over their draws;"
     " two numbers where the trace does not hold both laws whole."
 )
-# view, its field, the block that fills it
-VIEW_FIELDS = (
-    ("tree", "round_count", "rounds"),
-    ("stream", "running", "running"),
-    ("stream", "data", "stream"),
-    ("tree", "data", "tree"),
-    ("stream", "selected", "round"),
-    ("tree", "selected", "chosen"),
-)
+# view -> its fields and the blocks that fill them, in the order in which they are put
+VIEW_FIELDS = {
+    "stream": {"running": "running", "data": "stream", "tail": "tail", "selected": "round"},
+    "tree": {"round_count": "rounds", "data": "tree", "selected": "chosen"},
+}
+
+
+def fields_of(view: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a view that changed."""
+    return {field: changes[block] for field, block in VIEW_FIELDS[view].items() if block in changes}
 
 
 class Presenter:
@@ -77,15 +79,18 @@ class Presenter:
         self._last: dict[str, Any] = {}
         self._trace: Trace | None = None
         self._trace_number = 0
+        self._stream, self._tally = LiveStream(), Tally()
+        self._lock = threading.Lock()
 
     def changes(self, view: LabView) -> dict[str, Any]:
         """Block -> what it shows now, for the blocks whose input is not what it was."""
-        self._count(view.trace)
         found = {}
-        for block, key, draw in self._plan(view):
-            if self._last.get(block, ()) != (key,):
-                self._last[block] = (key,)
-                found[block] = draw()
+        with self._lock:
+            self._count(view.trace)
+            for block, key, draw in self._plan(view):
+                if self._last.get(block, ()) != (key,):
+                    self._last[block] = (key,)
+                    found[block] = draw()
         return found
 
     def _count(self, trace: Trace | None) -> None:
@@ -106,6 +111,8 @@ class Presenter:
         calm = view.state != "running"
         round_key = (shown, at.round) if calm else "live"
         node_key = (shown, at) if calm or not view.following else "live"
+        words_key = view.state if view.live else (shown, view.state)
+        whole, tail = self._stream.show(trace, not calm)
         plan = [
             ("head", view.model_line, lambda: frame.head_html(TITLE, view.model_line)),
             (
@@ -115,7 +122,8 @@ class Presenter:
             ),
             ("verbs", view.verbs, lambda: view.verbs),
             ("notice", view.notice, lambda: note_html(view.notice)),
-            ("stream", shown, lambda: token_stream.stream_data(trace)),
+            ("stream", whole, self._stream.whole),
+            ("tail", (whole, tail), self._stream.tail),
             ("round", at.round, lambda: at.round),
             ("chosen", at, lambda: at.node),
             ("rounds", len(trace.rounds), lambda: len(trace.rounds)),
@@ -129,14 +137,17 @@ class Presenter:
             ("law", node_key, lambda: _figure(node_law, trace, at, node_key)),
             ("map", (round_key, view.pictured), lambda: self._map(trace, at, round_key, view)),
             ("length", round_key, lambda: _figure(accepted_length, trace, at, round_key)),
-            ("speed", (shown, view.state), lambda: speed_html(trace, view.state)),
-            ("verdict", (shown, view.state), lambda: verdict_html(trace, view.state)),
+            ("speed", (shown, view.state), lambda: self._speed(trace, view)),
+            ("verdict", words_key, lambda: verdict_html(trace, view.state)),
             ("form", (view.form_version, _picked(view)), lambda: view.settings),
         ]
         for block in ERROR_BLOCKS:
             text = view.errors.get(block)
             plan.append((f"error {block}", text, lambda text=text: frame.error_html(text)))
         return plan
+
+    def _speed(self, trace: Trace, view: LabView) -> str:
+        return speed_html(trace, view.state, self._tally.summary(trace) if view.live else None)
 
     def _map(self, trace: Trace, at: Selection, key: Any, view: LabView) -> dict[str, Any]:
         """The method's own picture where it has one and it is wanted, else the acceptance map."""

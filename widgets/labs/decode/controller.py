@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from widgets.figures.method_picture import kind_of
 from widgets.labs.decode import selection as select
 from widgets.labs.decode import settings as lab
 from widgets.labs.decode.engine import Engine, NodeLaws, engine, name_of
+from widgets.labs.decode.growing import Kind
 from widgets.labs.decode.job import BUSY, LIVE, Job, Models, Status
 from widgets.labs.decode.lab_view import LabView, model_line
 from widgets.labs.decode.selection import ROOT, Selection
@@ -65,7 +65,7 @@ class DecodeController(Travels):
         self._errors: dict[str, str] = {}
         self._form_version = 0
         self._baselines: dict[tuple, Any] = {}
-        self._pictured = True
+        self._pictured, self._kind = True, Kind()
 
     # ---- reading -------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ class DecodeController(Travels):
                 self._form_version,
                 errors,
                 self._notice(status),
-                self._verbs(status.state),
+                self._verbs(status.state, trace),
                 self._following,
                 self._pictured,
             )
@@ -98,6 +98,11 @@ class DecodeController(Travels):
     @property
     def state(self) -> str:
         return self._status().state
+
+    @property
+    def busy(self) -> bool:
+        """Whether time is being measured, which drawing would take from."""
+        return self.state in ("running", "measuring")
 
     @property
     def trace(self) -> Trace | None:
@@ -310,7 +315,7 @@ class DecodeController(Travels):
         """Whether a new run may begin: nothing is under way but, at most, loading ahead."""
         return state not in BUSY or (self._job is not None and self._job.warming)
 
-    def _verbs(self, state: str) -> frozenset[str]:
+    def _verbs(self, state: str, trace: Trace | None) -> frozenset[str]:
         verbs = set()
         if self._free(state) or state == "paused":
             verbs |= {"start", "step"}
@@ -318,8 +323,7 @@ class DecodeController(Travels):
             verbs |= {"pause"}
         if state in BUSY:
             verbs |= {"stop"}
-        trace = self._take_trace()
-        if trace is not None and kind_of(trace):
+        if trace is not None and self._kind.of(trace):
             verbs |= {"picture"}
         if self.history.can_undo:
             verbs |= {"undo"}

@@ -21,6 +21,7 @@ from widgets.labs.decode.blocks import (
     RUN_BUTTONS,
     VIEW_FIELDS,
     Presenter,
+    fields_of,
 )
 from widgets.labs.decode.controller import DecodeController
 from widgets.labs.decode.engine import held_out_prompts
@@ -69,7 +70,7 @@ class JupyterView:
         self._listen()
         self.widget = self._frame(controls)
         self.flush()
-        self._writer = Coalescer(self.flush)
+        self._writer = Coalescer(self.flush, busy=lambda: controller.busy)
         controller.listen(self._writer.mark)
 
     # ---- parts ---------------------------------------------------------------------------------
@@ -201,9 +202,8 @@ class JupyterView:
         for name, plot in self.figures.items():
             if name in changes:
                 plot.fig = changes[name]
-        for pane, field, block in VIEW_FIELDS:
-            if block in changes:
-                setattr(getattr(self, pane), field, changes[block])
+        for name in VIEW_FIELDS:
+            put(getattr(self, name), fields_of(name, changes))
         if "verbs" in changes:
             for verb, button in self.buttons.items():
                 button.disabled = verb != "reset" and verb not in changes["verbs"]
@@ -225,6 +225,13 @@ class JupyterView:
         """Stop the writer and take the widgets off the page."""
         self._writer.close()
         self.widget.close()
+
+
+def put(view: ipw.Widget, fields: dict[str, Any]) -> None:
+    """Set fields of a view in one message, so that the page never sees half of them."""
+    with view.hold_sync():
+        for field, value in fields.items():
+            setattr(view, field, value)
 
 
 def title(text: str) -> ipw.HTML:

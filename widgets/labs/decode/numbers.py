@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 
 from widgets import theme
@@ -22,12 +23,16 @@ ACCEPTANCE = {  # label -> key of Trace.summary, what it means
 }
 
 
-def speed_html(trace: Trace, state: str) -> str:
-    """Three numbers while a run is going, the whole comparison when it is done."""
+def speed_html(trace: Trace, state: str, summary: Mapping[str, float] | None = None) -> str:
+    """Three numbers while a run is going, the whole comparison when it is done.
+
+    Args:
+        summary: the numbers of ``trace.summary`` that are shown live, where they are known.
+    """
     if not trace.rounds:
         return _block("Speed", '<p class="dw-note">Measured when something was generated.</p>')
     if state in ("running", "paused"):
-        return _block("Speed", _live(trace))
+        return _block("Speed", _live(trace.summary if summary is None else summary))
     return _block("Speed", _dials(trace) + _split(trace) + _words(trace))
 
 
@@ -42,8 +47,7 @@ def _dial(number: str, label: str, meaning: str) -> str:
     )
 
 
-def _live(trace: Trace) -> str:
-    summary = trace.summary
+def _live(summary: Mapping[str, float]) -> str:
     dials = _dial(theme.rate(summary["tokens_per_s"]), "tokens/s", speed.EXPLAIN["tokens_per_s"])
     for label in ("tokens a round", "of depth"):
         key, meaning = ACCEPTANCE[label]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -23,6 +24,7 @@ from widgets.labs.decode.blocks import (
     RUN_BUTTONS,
     VIEW_FIELDS,
     Presenter,
+    fields_of,
 )
 from widgets.labs.decode.controller import DecodeController
 from widgets.labs.decode.engine import held_out_prompts
@@ -89,7 +91,9 @@ class DecodePanel:
         self.buttons = self._buttons(RUN_BUTTONS | KNOB_BUTTONS | PICTURE_BUTTONS)
         self._make_side()
         self._listen()
-        self._writer = Coalescer(lambda: self._schedule(self.flush))
+        self._writer = Coalescer(
+            lambda: self._schedule(self._charged_flush), busy=lambda: controller.busy
+        )
         controller.listen(self._writer.mark)
         self.flush()
 
@@ -242,6 +246,12 @@ class DecodePanel:
 
     # ---- to the browser ------------------------------------------------------------------------
 
+    def _charged_flush(self) -> None:
+        """A flush on the page's own thread, told to the writer that asked for it."""
+        began_s = time.thread_time()
+        self.flush()
+        self._writer.charge(time.thread_time() - began_s)
+
     def flush(self) -> None:
         """Draw what changed; called where the document may be changed."""
         view = self.controller.view()
@@ -258,9 +268,8 @@ class DecodePanel:
                 pane.param.update(
                     object={k: figure[k] for k in ("data", "layout")}, config=figure["config"]
                 )
-        for pane, field, block in VIEW_FIELDS:
-            if block in changes:
-                setattr(getattr(self, pane), field, changes[block])
+        for name in VIEW_FIELDS:
+            getattr(self, name).param.update(**fields_of(name, changes))
         if "verbs" in changes:
             for verb, button in self.buttons.items():
                 button.disabled = verb != "reset" and verb not in changes["verbs"]
