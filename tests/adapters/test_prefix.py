@@ -130,14 +130,14 @@ def test_text_that_starts_at_position_0_is_caught(bare, monkeypatch):
     model, adapters = bare("llama")
     peft_model = plain_peft(model, "PREFIX_TUNING")
     put_on(adapters, peft_model)
-    honest, kept = FusedWalk._rotary_tables, []
+    honest, kept = FusedWalk.rotary_tables, []
 
     def unshifted(self, like, end):
         kept.append([table.roll(N, 0) for table in honest(self, like, end)])
         return kept[-1]
 
     check_session(model.session(), peft_model)
-    monkeypatch.setattr(FusedWalk, "_rotary_tables", unshifted)
+    monkeypatch.setattr(FusedWalk, "rotary_tables", unshifted)
     with pytest.raises(AssertionError):
         check_session(model.session(), peft_model)
 

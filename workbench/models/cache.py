@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+from workbench.models.transfer import sent
+
 
 class PreallocatedLayer(DynamicLayer):
     """One layer's keys and values ``[1 heads capacity head_dim]`` of which ``length`` are in use.
@@ -84,6 +86,20 @@ class PreallocatedLayer(DynamicLayer):
             self.value_store[:, :, start:end] = self.value_store.index_select(2, source)
 
 
+class HeldStores:
+    """The stores of a cache at one time; something was made for the memory where they lie."""
+
+    def __init__(self, cache: KeyValueCache):
+        self.stores = [(layer.key_store, layer.value_store) for layer in cache.layers]
+
+    def hold(self, cache: KeyValueCache) -> bool:
+        """Whether the cache is still there; growing moves it."""
+        return all(
+            layer.key_store is key and layer.value_store is value
+            for layer, (key, value) in zip(cache.layers, self.stores, strict=True)
+        )
+
+
 class StoreAddresses(Protocol):
     """Where the stores of a cache lie in memory, for code that copies there without torch."""
 
@@ -115,6 +131,7 @@ class KeyValueCache(Cache):
             for layer, (keys, values) in zip(self.layers, front, strict=False):
                 layer.update(keys, values)
         self.addresses: StoreAddresses | None = None  # set by the compiled pass
+        self.recorded: HeldStores | None = None  # set by the recorded pass
 
     def set_length(self, length: int) -> None:
         """Forget everything after the first ``length`` tokens (nothing is moved)."""
@@ -135,6 +152,17 @@ class KeyValueCache(Cache):
             layer.grow(capacity)
         self.capacity = capacity  # last: an interrupted growth is taken up again
 
+    @torch.inference_mode()
+    def wipe(self, length: int) -> None:
+        """Zero what lies after the first ``length`` tokens.
+
+        Slots out of sight weigh nothing, but nothing times NaN is NaN where a pass reads them all.
+        """
+        for layer in self.layers:
+            for store in (layer.key_store, layer.value_store):
+                if store is not None:
+                    store[:, :, self.front_tokens + length :] = 0
+
     def keep(self, length: int, rows: list[int]) -> None:
         """Compact: after the first ``length`` tokens keep only the given rows of what follows."""
         if rows != list(range(len(rows))):
@@ -147,7 +175,7 @@ class KeyValueCache(Cache):
             self.addresses.move(start, sources)
             return
         device = next((x.device for x in self.layers if x.key_store is not None), None)
-        source = torch.tensor(sources, device=device)
+        source = sent(sources, device or torch.device("cpu"))
         with torch.inference_mode():
             for layer in self.layers:
                 layer.move(source, start)

@@ -48,7 +48,8 @@ def tree_block(parent: tuple[int, ...], dtype: torch.dtype, device: str):
     allowed = torch.from_numpy(np.array(shape.visible))
     mask = torch.zeros(len(parent), len(parent), dtype=dtype)
     mask.masked_fill_(~allowed, torch.finfo(dtype).min)
-    return mask.to(device), torch.from_numpy(np.array(shape.row_depth)).to(device)
+    row_depth = torch.from_numpy(np.array(shape.row_depth))
+    return mask.to(device, non_blocking=True), row_depth.to(device, non_blocking=True)
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:

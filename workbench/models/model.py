@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import os
 import threading
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,9 @@ import torch
 
 from workbench.core.errors import BadInput
 from workbench.models.anatomy import Anatomy, anatomy_of
+from workbench.models.graphs import SWITCH, GraphWalk
 from workbench.models.native.walk import NativeWalk
+from workbench.models.recording import CudaGraphs
 from workbench.models.session import Session
 from workbench.models.virtual_tokens import VirtualKeys, virtual_count, virtual_keys
 from workbench.models.walk import FusedWalk
@@ -51,7 +54,10 @@ class Model:
             if self.torch_dtype in (torch.float16, torch.bfloat16):
                 network = network.float()
         own = anatomy_of(network) if self.anatomy is not None else None
-        return dataclasses.replace(self, network=network, anatomy=own, lock=threading.RLock())
+        other = dataclasses.replace(self, network=network, anatomy=own, lock=threading.RLock())
+        if self.graphs is not None and other.graphs is not None:
+            other.graphs.refused = self.graphs.refused
+        return other
 
     @property
     def spans(self) -> bool:
@@ -159,10 +165,19 @@ class Model:
             return None
         return NativeWalk(self.anatomy)
 
+    @cached_property
+    def graphs(self) -> GraphWalk | None:
+        """The recorded pass, where this model is of the kind that it is made for and on a GPU."""
+        if self.mode != "fused" or self.torch_device.type != "cuda":
+            return None
+        if os.environ.get(SWITCH, "1") == "0":
+            return None
+        return GraphWalk(self.anatomy, CudaGraphs(self.torch_device))
+
     def walker(self, rows: int) -> FusedWalk:
-        """What runs a pass over so many rows: the compiled pass where it may, else torch's."""
-        native = self.native
-        return native if native is not None and native.ready(rows) else self.fused
+        """What runs a pass over so many rows: compiled or recorded if it may be, else torch."""
+        fast = self.native or self.graphs
+        return fast if fast is not None and fast.ready(rows) else self.fused
 
     @property
     def compiled(self) -> bool:
@@ -171,8 +186,9 @@ class Model:
 
     def session(self) -> Session:
         """A fresh session; the weights are shared, the cache is its own."""
-        if self.native is not None:
-            self.native.check()
+        fast = self.native or self.graphs
+        if fast is not None:
+            fast.check()
         return Session(self)
 
     def encode(self, text: str) -> list[int]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from workbench.core.errors import ModelError, WorkbenchError
+from workbench.models import agreement
 from workbench.models.model import Model
 
 # A prefix, then a tree in an order that is not depth-first: root, two children, ...
 _PREFIX_TOKENS = 6
 _PARENT = (-1, 0, 0, 1, 2, 2, 3)
-_TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-8}
 
 
 def _path(row: int) -> list[int]:
@@ -71,7 +71,7 @@ def choose_mode(model: Model) -> None:
         ) from None
     if not bool(torch.isfinite(wanted).all()):
         return  # the first use explains which layer is to blame
-    limit = _TOLERANCE.get(model.network.dtype, 0.08)
+    limit = agreement.limit(model.network.dtype)
     notes = []
     for mode in _candidates(model):
         model.mode = mode
@@ -85,6 +85,7 @@ def choose_mode(model: Model) -> None:
         if error <= limit:
             unlisted = "" if model.anatomy else "its family is not in the anatomy table"
             model.reason = "; ".join(filter(None, [unlisted, *notes]))
+            try_graphs(model, prefix, tree, wanted)
             return
         notes.append(f"{mode} pass differs by {error:.2g} of the logits' spread")
     model.mode, model.trees = "stock", False
@@ -94,6 +95,21 @@ def choose_mode(model: Model) -> None:
             f"model={model.name!r}: cached decoding does not reproduce its plain forward"
             f" ({model.reason}); this family cannot be decoded here"
         )
+
+
+def try_graphs(model: Model, prefix: list[int], tree: list[int], wanted: torch.Tensor) -> None:
+    """Let recorded passes run where they agree, too; ``model.graphs.refused`` says why not."""
+    graphs = model.graphs if model.mode == "fused" else None
+    if graphs is None:
+        return
+    graphs.refused = ""
+    try:
+        error = _error(model, prefix, tree, wanted)
+    except Exception as problem:  # what a GPU cannot record, it can still walk
+        graphs.refused = f"recorded pass failed ({type(problem).__name__}: {problem})"
+        return
+    if not graphs.refused and not error <= agreement.limit(model.network.dtype):
+        graphs.refused = f"recorded pass differs by {error:.2g} of the logits' spread"
 
 
 def _candidates(model: Model) -> list[str]:

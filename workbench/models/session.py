@@ -24,6 +24,7 @@ from workbench.models.forward import Ascent, Forward, common_prefix, tree_block
 from workbench.models.native.laws import Chain, plain
 from workbench.models.places import PassOf
 from workbench.models.rows import Rows
+from workbench.models.transfer import sent
 
 # Nobody can stop a chain of steps in between; longer ones go step by step.
 _LONGEST_CHAIN_MS = 100.0
@@ -258,7 +259,8 @@ class Session(Account):
     def _rows(self, tokens, parent: tuple[int, ...], n: int, past: int) -> Rows:
         total = len(parent)
         origin = past + self._cache.front_tokens
-        ids = torch.as_tensor(tokens[-n:], dtype=torch.long, device=self.device)
+        ids = tokens[-n:]
+        ids = ids.to(self.device, torch.long) if torch.is_tensor(ids) else sent(ids, self.device)
         dtype, past = self.model.torch_dtype, origin + total - n
         chain = parent == tuple(range(-1, total - 1))
         if chain and (n == total or n == 1):
@@ -336,6 +338,7 @@ class Session(Account):
 
     def explain_not_finite(self, tokens: Sequence[int]) -> NotFinite:
         """The error to raise after NaN or infinite logits; names the layer that made the first."""
+        self._cache.wipe(len(self.tokens))
         name, network = self.model.name, self.model.network
         ids = torch.tensor([list(tokens)], device=self.device)
         layers = self.model.anatomy.layers if self.model.anatomy else longest_list(network)

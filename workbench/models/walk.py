@@ -9,8 +9,9 @@ projections and the MLP keep working in all three.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch.nn import functional as F
@@ -95,6 +96,17 @@ def _finish(anatomy: Anatomy, hidden, taps, capture) -> Activations:
     return Activations(final, taps, anatomy.logits)
 
 
+@runtime_checkable
+class Store(Protocol):
+    """Where one layer's keys and values go."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Take ``[1 heads n head_dim]`` of the rows; gives those of every slot in view."""
+        ...
+
+
 class FusedWalk:
     """The fast pass of plain pre-norm rotary families.
 
@@ -106,7 +118,7 @@ class FusedWalk:
         self.anatomy = anatomy
         self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def _rotary_tables(self, like: torch.Tensor, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def rotary_tables(self, like: torch.Tensor, end: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cos and signed sin ``[positions 1 head_dim]`` of all positions up to ``end`` at least."""
         tables = self._tables
         if tables is None or tables[0].dtype != like.dtype or len(tables[0]) < end:
@@ -120,7 +132,7 @@ class FusedWalk:
     def _rotary(self, like: torch.Tensor, rows: Rows):
         """Cos and signed sin ``[n 1 head_dim]``: rotating is x*cos + roll(x)*sin."""
         end = rows.past + len(rows.ids)
-        tables = self._rotary_tables(like, end)
+        tables = self.rotary_tables(like, end)
         if len(rows.ids) == 1 and rows.chain:  # a view is sooner had than a gather
             return tables[0][rows.past : end], tables[1][rows.past : end]
         return tables[0][rows.positions], tables[1][rows.positions]
@@ -129,6 +141,12 @@ class FusedWalk:
         self, rows: Rows, cache: KeyValueCache, span: Span | None, capture, stream=None
     ) -> Activations:
         """Run the sub-layers of ``span`` (None = all), from the embeddings or from ``stream``."""
+        return self.run(rows, cache.layers, span, capture, stream)
+
+    def run(
+        self, rows: Rows, stores: Sequence[Store], span: Span | None, capture, stream=None
+    ) -> Activations:
+        """The same on any stores of keys and values, one a layer."""
         hidden = self.anatomy.embed(rows.ids) if stream is None else stream
         cos, sin = self._rotary(hidden, rows)
         mask, taps = rows.mask, {}
@@ -140,9 +158,7 @@ class FusedWalk:
                 taps[str(index)] = hidden
             if span is None or index in span.attention:
                 normed = _rms_norm(layer.input_layernorm, hidden)
-                mixed = _attend(
-                    layer.self_attn, normed, cos, sin, cache.layers[index], mask, rows.causal
-                )
+                mixed = _attend(layer.self_attn, normed, cos, sin, stores[index], mask, rows.causal)
                 hidden = hidden + mixed
             if span is None or index in span.mlp:
                 mixed = layer.mlp(_rms_norm(layer.post_attention_layernorm, hidden)[None])

@@ -5,26 +5,19 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from itertools import chain
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from workbench.models.anatomy import Anatomy
 from workbench.models.native.build import Layer, Matrix, Unavailable, kernel
 from workbench.models.native.panels import packed_matrix
+from workbench.models.watch import Watch
 
 # Of a larger weight only slices are digested; a change by training or merging touches them all.
 _DIGESTED = 1 << 20
 _SLICES = 64
-_VERSION = attrgetter("_version")
-# Hooks are looked at after so many passes at the latest.
-_LOOK_EVERY_PASSES = 64
-# transformers leaves these on a model once it was asked for hidden states; they do nothing else.
-_RESTING = "transformers.utils.output_capturing"
 
 
 class Packed:
@@ -42,34 +35,28 @@ class Packed:
         self._library = kernel()
         _check_room(anatomy)
         self._kept: list[torch.Tensor] = []  # what the structures point to
-        # Columns of what is watched: the dictionaries that hold it, its names in them, and it.
-        self._modules: tuple[list[dict], list[str], list[nn.Module]] = ([], [], [])
-        self._weights: tuple[list[dict], list[str], list[torch.Tensor]] = ([], [], [])
-        self._versions: list[int] = []
-        self._hooks: list[dict] = []
-        self._hook_counts: list[int] = []
+        self._watch = Watch()
         self.bytes = 0
         self.layers = (Layer * len(anatomy.layers))()
         for place, layer in enumerate(anatomy.layers):
-            self._watch_child(anatomy.layers, str(place))
+            self._watch.child(anatomy.layers, str(place))
             self._fill(self.layers[place], layer)
         for module in (anatomy.head, anatomy.norm, anatomy.embed):
-            self._watch(module)
+            self._watch.note(module)
         self.head = self._matrix([self._linear(anatomy.head)])
         self.final_norm, self.final_eps = self._norm(anatomy.norm)
         self.embedding = _table(anatomy.embed)
         self.embedding_shape = (0, 0) if self.embedding is None else tuple(self.embedding.shape)
         self.layers_at = address(self.layers)
         self._digests = self._digest()
-        self._places = _Places(self._modules, self._weights)
-        self._hooks_made, self._passes = RemovableHandle.next_id, 0
+        self._watch.seal()
 
     # -- what is packed ---------------------------------------------------------------------------
 
     def _fill(self, to: Layer, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         for name in ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm"):
-            self._watch_child(layer, name)
+            self._watch.child(layer, name)
         to.norm_in, to.eps = self._norm(layer.input_layernorm)
         to.norm_mlp, eps = self._norm(layer.post_attention_layernorm)
         if eps != to.eps:
@@ -81,8 +68,8 @@ class Packed:
         to.heads, to.kv_heads = q.out_features // to.size, k.out_features // to.size
         to.width = q.in_features
         if hasattr(attention, "q_norm"):
-            to.norm_q, to.eps_heads = self._norm(self._watch_child(attention, "q_norm"))
-            to.norm_k, _ = self._norm(self._watch_child(attention, "k_norm"))
+            to.norm_q, to.eps_heads = self._norm(self._watch.child(attention, "q_norm"))
+            to.norm_k, _ = self._norm(self._watch.child(attention, "k_norm"))
         self._fill_mlp(to, mlp)
 
     def _fill_mlp(self, to: Layer, mlp: Any) -> None:
@@ -101,7 +88,7 @@ class Packed:
         return self.layers[index].inner > 0
 
     def _child(self, parent: Any, name: str) -> nn.Linear:
-        return self._linear(self._watch_child(parent, name))
+        return self._linear(self._watch.child(parent, name))
 
     def _linear(self, module: nn.Module) -> nn.Linear:
         if type(module) is not nn.Linear:
@@ -136,39 +123,9 @@ class Packed:
 
     # -- whether it is still so -------------------------------------------------------------------
 
-    def _watch_child(self, parent: Any, name: str) -> Any:
-        """Note that this module stands here, and what may change about it."""
-        module = parent._modules[name]
-        _append(self._modules, (parent._modules, name, module))
-        self._watch(module)
-        return module
-
-    def _watch(self, module: nn.Module) -> None:
-        if "forward" in module.__dict__:
-            raise Unavailable(f"{type(module).__name__}.forward has been replaced")
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            if any(getattr(hook, "__module__", "") != _RESTING for hook in hooks.values()):
-                raise Unavailable(f"a hook watches {type(module).__name__}")
-            self._hooks.append(hooks)
-            self._hook_counts.append(len(hooks))
-        for name, weight in module._parameters.items():
-            if weight is not None:
-                _append(self._weights, (module._parameters, name, weight))
-                self._versions.append(weight._version)
-
     def current(self) -> bool:
-        """Whether modules, hooks and the version counters of all weights are as they were.
-
-        Hooks are looked at only where torch has made one since, anywhere, and every so many passes:
-        there are many, and they are spread over the memory.
-        """
-        self._passes += 1
-        made = RemovableHandle.next_id
-        if made != self._hooks_made or self._passes >= _LOOK_EVERY_PASSES:
-            if list(map(len, self._hooks)) != self._hook_counts:
-                return False
-            self._hooks_made, self._passes = made, 0
-        return self._places.same() and list(map(_VERSION, self._weights[2])) == self._versions
+        """Whether modules, hooks and the version counters of all weights are as they were."""
+        return self._watch.standing() and self._watch.untouched()
 
     def unchanged(self) -> bool:
         """Whether the weights still hold the numbers that were packed.
@@ -190,30 +147,10 @@ class Packed:
 
     def _flat_weights(self) -> Iterator[torch.Tensor]:
         seen: set[int] = set()
-        for weight in self._weights[2]:
+        for weight in self._watch.weights:
             if id(weight) not in seen:
                 seen.add(id(weight))
                 yield weight.detach().contiguous().view(-1)
-
-
-class _Places:
-    """Where modules and weights stand: dictionaries, names and what is found under them.
-
-    A pass of a small model takes two milliseconds, and in a loop of Python the looking took a tenth
-    of one; hence the kernel does it, by the addresses of the objects.
-    """
-
-    def __init__(self, *columns: tuple[list[dict], list[str], list[Any]]):
-        self._held = [list(chain.from_iterable(parts)) for parts in zip(*columns, strict=True)]
-        self._count = len(self._held[0])
-        arrays = [(ctypes.c_void_p * self._count)(*map(id, column)) for column in self._held]
-        lookup = ctypes.cast(ctypes.pythonapi.PyDict_GetItem, ctypes.c_void_p)
-        self._arguments = (lookup, *arrays, self._count)
-        self._look = kernel().wb_same
-
-    def same(self) -> bool:
-        """Whether under every name there is still the same object."""
-        return bool(self._look(*self._arguments))
 
 
 def _table(embed: nn.Module) -> torch.Tensor | None:
@@ -222,11 +159,6 @@ def _table(embed: nn.Module) -> torch.Tensor | None:
         return None
     weight = embed.weight
     return weight if weight.dtype == torch.float32 and weight.is_contiguous() else None
-
-
-def _append(columns: tuple[list, ...], row: tuple) -> None:
-    for column, value in zip(columns, row, strict=True):
-        column.append(value)
 
 
 def _check_room(anatomy: Anatomy) -> None:

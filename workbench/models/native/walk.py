@@ -11,73 +11,49 @@ import torch
 from workbench.core.sampling import Sampling
 from workbench.core.span import Span
 from workbench.models.anatomy import Anatomy
-from workbench.models.cache import KeyValueCache
-from workbench.models.native.build import Ends, RowBlock, Store, Unavailable, kernel
+from workbench.models.cache import HeldStores, KeyValueCache
+from workbench.models.native.build import Ends, RowBlock, Store, kernel
 from workbench.models.native.laws import Chain
 from workbench.models.native.packed import Packed, address, pointer
 from workbench.models.rows import Rows
-from workbench.models.walk import Activations, FusedWalk
+from workbench.models.walk import Activations
+from workbench.models.watch import WatchedWalk
 
 # Beyond this many rows a pass is bound by arithmetic, and torch's own products are as good.
 MOST_ROWS = 256
 # Different spans and taps whose order of steps is remembered.
 _PLANS = 64
-# A change of the weights is packed anew only after so many passes without another one.
-_SETTLED_PASSES = 4
-# After a refusal it is tried again only so much later, or when a session begins.
-_PATIENCE_PASSES = 64
 _SINGLE = torch.empty(1, 1)  # tells the rotary module the precision
 
 
-class NativeWalk(FusedWalk):
+class NativeWalk(WatchedWalk):
     """Runs whole stretches of layers in one call of the compiled kernel.
 
-    ``ready`` is asked before every pass: where adapters, hooks or masks have changed a module or a
-    weight since it was packed, the pass is torch's, and the packing follows once things have
-    settled. ``reason`` says why the kernel is not in use.
+    The weights are packed in advance, so it is in use only while the network is as it was then.
     """
+
+    most_rows = MOST_ROWS
 
     def __init__(self, anatomy: Anatomy):
         super().__init__(anatomy)
-        self.reason = ""
-        self._packed: Packed | None = None
-        self._passes_waited = _SETTLED_PASSES
         self._plans: dict[tuple, list[_Step]] = {}
-
-    def ready(self, rows: int) -> bool:
-        """Whether a pass over so many rows can run compiled."""
-        if rows > MOST_ROWS:
-            return False
-        if self._packed is not None and self._packed.current():
-            self._passes_waited = 0
-            return True
-        return self._repacked()
 
     def check(self) -> None:
         """Look at the weights themselves; called when a session begins."""
-        if self._packed is not None and not (self._packed.current() and self._packed.unchanged()):
-            self._passes_waited = _SETTLED_PASSES
-            if self._packed.current():
-                self._packed = None
+        if self._made is not None and not (self._made.current() and self._made.unchanged()):
+            self._try_soon()
+            if self._made.current():
+                self._made = None
 
-    def _repacked(self) -> bool:
-        """Pack anew once things have settled; an old packing is kept for when its parts return."""
-        self._passes_waited += 1
-        if self._passes_waited <= _SETTLED_PASSES:
-            return False
-        self._passes_waited = 0
-        try:
-            self._packed, self.reason = Packed(self.anatomy), ""
-        except Unavailable as problem:
-            self.reason, self._passes_waited = str(problem), -_PATIENCE_PASSES
-            return False
+    def _make(self) -> Packed:
+        packed = Packed(self.anatomy)
         self._plans.clear()
-        return True
+        return packed
 
     @property
     def bytes(self) -> int:
         """Memory that the packed copy takes."""
-        return self._packed.bytes if self._packed is not None else 0
+        return self._made.bytes if self._made is not None else 0
 
     def __call__(
         self, rows: Rows, cache: KeyValueCache, span: Span | None, capture, stream=None
@@ -87,7 +63,7 @@ class NativeWalk(FusedWalk):
         Raises:
             IndexError: a token that has no embedding.
         """
-        packed = self._packed
+        packed = self._made
         assert packed is not None  # ready() said so
         steps, taps = self._plan(span, capture), {}
         stores, block = Addresses.of(cache, packed).table, self._block(rows)
@@ -114,18 +90,18 @@ class NativeWalk(FusedWalk):
 
     def _entered(self, rows: Rows, stream, steps: list[_Step]) -> tuple[torch.Tensor, Ends]:
         """The stream to run in ``[n d]``, filled, or with the embedding left to the first step."""
-        table = self._packed.embedding
+        table = self._made.embedding
         if stream is not None:
             return stream.clone(), Ends()
         if table is None or not steps or steps[0].kind != "layers":
             return self.anatomy.embed(rows.ids), Ends()
-        hidden = torch.empty(len(rows.ids), self._packed.embedding_shape[1])
+        hidden = torch.empty(len(rows.ids), self._made.embedding_shape[1])
         return hidden, self._ends(rows.ids)
 
     def _run(self, step: _Step, stores, block: RowBlock, ends: Ends, hidden: torch.Tensor) -> None:
         """One stretch of layers, and what stands before and after it."""
         bad = kernel().wb_layers(
-            self._packed.layers_at,
+            self._made.layers_at,
             address(stores),
             address(block),
             address(ends),
@@ -141,7 +117,7 @@ class NativeWalk(FusedWalk):
     def _block(self, rows: Rows) -> RowBlock:
         """The rows as the kernel wants them; what it points to lives as long as ``rows``."""
         n, biased = len(rows.ids), rows.bias is not None
-        cos, sin = self._rotary_tables(_SINGLE, rows.past + n)
+        cos, sin = self.rotary_tables(_SINGLE, rows.past + n)
         return RowBlock(
             n,
             rows.past,
@@ -157,7 +133,7 @@ class NativeWalk(FusedWalk):
     @property
     def whole(self) -> bool:
         """Whether nothing between a token and its logits is left to torch; once :meth:`ready`."""
-        packed = self._packed
+        packed = self._made
         return packed.embedding is not None and all(map(packed.feeds, range(len(packed.layers))))
 
     def chain(
@@ -181,9 +157,9 @@ class NativeWalk(FusedWalk):
         Raises:
             IndexError: a token that has no embedding.
         """
-        packed, past, n = self._packed, cache.layers[0].length, len(ids)
+        packed, past, n = self._made, cache.layers[0].length, len(ids)
         assert packed is not None  # ready() said so
-        tables = self._rotary_tables(_SINGLE, past + n + steps)
+        tables = self.rotary_tables(_SINGLE, past + n + steps)
         cos, sin = (table.data_ptr() for table in tables)
         block = RowBlock(n, past, cos, sin, None, None, 0, 0, torch.get_num_threads())
         ends = self._ends(ids)
@@ -214,12 +190,12 @@ class NativeWalk(FusedWalk):
 
     def _ends(self, ids: torch.Tensor) -> Ends:
         """What embeds these ids; they have to live as long as it does."""
-        vocabulary, _ = self._packed.embedding_shape
-        return Ends(self._packed.embedding.data_ptr(), ids.data_ptr(), vocabulary)
+        vocabulary, _ = self._made.embedding_shape
+        return Ends(self._made.embedding.data_ptr(), ids.data_ptr(), vocabulary)
 
     def logits(self, final: torch.Tensor) -> torch.Tensor:
         """The head's logits of normed states ``[n d]``."""
-        head = self._packed.head
+        head = self._made.head
         found = torch.empty(len(final), head.outputs)
         kernel().wb_multiply(
             address(head), final.data_ptr(), len(final), torch.get_num_threads(), found.data_ptr()
@@ -228,7 +204,7 @@ class NativeWalk(FusedWalk):
 
     def _normed(self, hidden: torch.Tensor) -> None:
         """The last norm, in place."""
-        packed, at = self._packed, hidden.data_ptr()
+        packed, at = self._made, hidden.data_ptr()
         kernel().wb_norm(packed.final_norm, packed.final_eps, *hidden.shape, at, at)
 
     def _torch_mlp(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
@@ -250,7 +226,7 @@ class NativeWalk(FusedWalk):
         for index in range(count + 1):
             attend = index < count and (span is None or index in span.attention)
             feed = index < count and (span is None or index in span.mlp)
-            apart = feed and not self._packed.feeds(index)
+            apart = feed and not self._made.feeds(index)
             alike = run is not None and (run.attend, run.feed) == (attend, feed) and not apart
             tapped = str(index) in capture
             if run is not None and (not alike or tapped or index == count):
@@ -277,18 +253,18 @@ class _Step(NamedTuple):
     feed: bool = False
 
 
-class Addresses:
+class Addresses(HeldStores):
     """Where the keys and values of one session's cache lie, as the kernel wants to know it."""
 
     def __init__(self, cache: KeyValueCache, packed: Packed):
-        self._held = []
         for layer, shape in zip(cache.layers, packed.layers, strict=True):
             if layer.key_store is None:
                 empty = torch.empty(1, shape.kv_heads, 0, shape.size)
                 layer.allocate(empty, empty)
-            self._held.append((layer.key_store, layer.value_store))
-        self.table = (Store * len(self._held))(
-            *(Store(k.data_ptr(), v.data_ptr(), k.shape[2], *k.shape[1::2]) for k, v in self._held)
+        super().__init__(cache)
+        places = [(*(x.data_ptr() for x in pair), pair[0].shape) for pair in self.stores]
+        self.table = (Store * len(places))(
+            *(Store(keys, values, shape[2], *shape[1::2]) for keys, values, shape in places)
         )
 
     @staticmethod
@@ -298,13 +274,6 @@ class Addresses:
         if not isinstance(known, Addresses) or not known.hold(cache):
             known = cache.addresses = Addresses(cache, packed)
         return known
-
-    def hold(self, cache: KeyValueCache) -> bool:
-        """Whether the cache is still there."""
-        return all(
-            layer.key_store is key and layer.value_store is value
-            for layer, (key, value) in zip(cache.layers, self._held, strict=True)
-        )
 
     def move(self, start: int, sources: list[int]) -> None:
         """Copy the slots ``sources``, which rise, to ``start`` onwards in every layer."""
