@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from plain import some_tokens
@@ -14,7 +15,7 @@ from workbench.core.sampling import Sampling, draw
 from workbench.engine.run import RunSettings, generate
 from workbench.models.load import load
 from workbench.models.native import build
-from workbench.models.native.laws import compiled_laws
+from workbench.models.native.laws import compiled_laws, largest
 
 pytestmark = pytest.mark.skipif(
     build.compiler() is None, reason="no C++ compiler here, so passes run on torch alone"
@@ -52,6 +53,29 @@ def test_laws_highest_logits_and_entropies(temperature, width):
     torch.testing.assert_close(torch.tensor(found.bits).double(), bits, atol=3e-6, rtol=1e-5)
     if not temperature:
         assert torch.equal(found.laws.double(), wanted)
+
+
+@pytest.mark.parametrize("width", [1, 5, 64, 65, 300, 4096])
+@pytest.mark.parametrize("k", [1, 4, 8, 64])
+def test_the_largest_of_each_row(width, k):
+    rows = torch.randn(6, width, generator=torch.Generator().manual_seed(width + k))
+    rows[1] = rows[1].round()  # many ties: the first come first
+    rows[2] = rows[2].sort().values  # each is larger than all before
+    rows[3] = 0
+    rows[4, : width // 2] = -math.inf
+    found = largest(rows, k)
+    order = np.argsort(-rows.numpy(), axis=-1, kind="stable")[:, :k]
+    assert (found.places == order).all()
+    assert (found.values == np.take_along_axis(rows.numpy(), order, -1)).all()
+
+
+def test_what_is_no_number_is_the_least():
+    rows = torch.tensor([[math.nan, 1.0, math.nan, 3.0, -math.inf]])
+    assert largest(rows, 2).places.tolist() == [[3, 1]]
+    places = largest(rows, 5).places[0]
+    assert sorted(places) == list(range(5)), "a place twice"
+    double = largest(rows.double().nan_to_num(), 2)  # torch's own
+    assert double.places.tolist() == [[3, 1]] and double.values.dtype == np.float64
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -12,6 +12,7 @@ from workbench.core.decoding import Budget, Context, Feedback, Need
 from workbench.core.method import Paper, knob, method
 from workbench.core.template import grown_template
 from workbench.core.tree import DraftTree
+from workbench.models.native.laws import largest
 
 UNSEEN = -1
 # Value of the j-th successor when the template is grown: the chance that it is the right one,
@@ -120,11 +121,10 @@ class TokenRecycling:
     def update(self, ctx: Context, state: Recycled, feedback: Feedback) -> Recycled:
         """Overwrite the row of every token that was scored; the deepest occurrence wins."""
         tokens = [feedback.tokens[-1], *feedback.tree.tokens.tolist()]
-        top = feedback.logits.topk(min(self.k, feedback.logits.shape[-1]), -1).indices
         rows = range(len(tokens))
         if self.harvest == "accepted":
             rows = [0, *(node + 1 for node in feedback.outcome.path)]
-        seen = top.cpu().numpy()
+        seen = largest(feedback.logits, self.k).places
         for row in rows:
             state.successors[tokens[row], : seen.shape[1]] = seen[row]
         told = [[tokens[row], seen[row][:4].tolist()] for row in list(rows)[:REPORTED_ROWS]]

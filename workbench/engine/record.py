@@ -14,6 +14,7 @@ from workbench.core.laws import chances_of
 from workbench.core.trace import Forwards, Lane, Limits, Ms, Round, Top
 from workbench.core.tree import DraftTree
 from workbench.engine.stopwatch import Stopwatch
+from workbench.models.native.laws import largest
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ def top_of(laws: torch.Tensor, count: int) -> list[Top]:
     """The ``count`` likeliest tokens of each law ``[rows v]`` that have any probability."""
     if count < 1 or not len(laws):
         return []
-    best = laws.topk(min(count, laws.shape[-1]), -1)
+    best = largest(laws, count)
     tops = []
-    for ids, probs in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+    for ids, probs in zip(best.places.tolist(), best.values.tolist(), strict=True):
         kept = sum(1 for value in probs if value > 0)
         tops.append(Top(ids[:kept], probs[:kept]))
     return tops

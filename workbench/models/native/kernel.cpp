@@ -139,6 +139,11 @@ void wb_laws(const float* logits, int64_t n, int64_t v, double temperature, floa
     highest[r] = law_of(logits + r * v, v, static_cast<float>(temperature), laws + r * v, bits + r);
 }
 
+// Of each row of x [n v] the k largest numbers and their places, [n k].
+void wb_largest(const float* x, int64_t n, int64_t v, int64_t k, int64_t* places, float* values) {
+  for (int64_t r = 0; r < n; ++r) largest_of(x + r * v, v, k, places + r * k, values + r * k);
+}
+
 // Run the rows of ends->ids, a chain, then draw tokens one after the other, each from a pass over the
 // one before. logits and laws [steps v], chances and tokens [steps]. At temperature 0 the likeliest
 // is taken and laws are those of temperature 1. Gives the steps done, fewer where a logit is not

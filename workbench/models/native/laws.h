@@ -27,6 +27,32 @@ int64_t first_of(const float* x, int64_t length, float value) {
   return j;
 }
 
+// The k largest of a row, k <= length, largest first and equal ones by place; NaN counts as the least.
+void largest_of(const float* x, int64_t length, int64_t k, int64_t* places, float* values) {
+  constexpr int64_t STRIDE = 8 * WIDTH;  // looked through at once for anything that is large enough
+  int64_t found = 0;
+  const auto offer = [&](int64_t place) {
+    const float value = x[place] == x[place] ? x[place] : -INFINITY;
+    if (found == k && !(value > values[k - 1])) return;
+    int64_t at = found < k ? found++ : k - 1;
+    for (; at > 0 && values[at - 1] < value; --at)
+      values[at] = values[at - 1], places[at] = places[at - 1];
+    values[at] = value, places[at] = place;
+  };
+  int64_t j = 0;
+  for (; j < k; ++j) offer(j);
+  for (; j + STRIDE <= length; j += STRIDE) {
+    const Vec least = all(values[k - 1]);
+    Whole any = {};
+    for (int64_t i = 0; i < STRIDE; i += WIDTH) any |= (Whole)(load(x + j + i) > least);
+    int32_t some = 0;
+    for (int lane = 0; lane < WIDTH; ++lane) some |= any[lane];
+    if (some)
+      for (int64_t i = 0; i < STRIDE; ++i) offer(j + i);
+  }
+  for (; j < length; ++j) offer(j);
+}
+
 // The law of one row of logits; gives the largest of them.
 float law_of(const float* x, int64_t length, float temperature, float* law, float* bits) {
   const float highest = largest(x, length);

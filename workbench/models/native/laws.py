@@ -6,6 +6,7 @@ import ctypes
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from workbench.core.sampling import Sampling
@@ -13,6 +14,7 @@ from workbench.models.native.build import Unavailable, attempt
 
 # Below it a quotient of logits could overflow; torch's own way shifts them first.
 _LEAST_TEMPERATURE = 1e-4
+_FEW = 64  # each of the largest is put in its place one by one
 
 
 def plain(sampling: Sampling) -> bool:
@@ -59,3 +61,30 @@ def compiled_laws(sampling: Sampling, logits: torch.Tensor) -> Laws | None:
         logits.data_ptr(), n, v, sampling.temperature, laws.data_ptr(), highest_at, bits_at
     )
     return Laws(laws, told[:n], told[n:])
+
+
+class Largest(NamedTuple):
+    """Places and values ``[n k]`` of the largest numbers of each row, largest first."""
+
+    places: np.ndarray
+    values: np.ndarray
+
+
+def largest(rows: torch.Tensor, k: int) -> Largest:
+    """The ``k`` largest of each row of ``[n v]``, on the CPU; equal ones by their places.
+
+    One call of the kernel, which takes less than ``topk`` for a few; torch's where it cannot, and
+    then equal numbers come in any order.
+    """
+    k = min(k, rows.shape[-1])
+    fits = rows.dtype == torch.float32 and rows.device.type == "cpu" and rows.is_contiguous()
+    library = attempt() if fits and 0 < k <= _FEW else None
+    if library is None or isinstance(library, Unavailable):
+        values, places = rows.topk(k, -1)
+        values = values if rows.dtype == torch.float64 else values.float()
+        return Largest(places.cpu().numpy(), values.cpu().numpy())
+    n, v = rows.shape
+    places = torch.empty((n, k), dtype=torch.int64)
+    values = torch.empty((n, k))
+    library.wb_largest(rows.data_ptr(), n, v, k, places.data_ptr(), values.data_ptr())
+    return Largest(places.numpy(), values.numpy())
