@@ -13,7 +13,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import jaxtyping
@@ -26,6 +26,10 @@ except ModuleNotFoundError:  # a bare GPU machine: the tests run, their types un
     beartype = None
 
 LONGEST = 16  # items of a tuple or list, letters of a text, that a kind tells apart
+PLAIN = frozenset({int, float, bool, type(None)})  # whose type is all that a check can see
+LOOKS: dict[type, Callable] = {}  # how the kind of a value of this type is told
+SHAPELESS: set[CodeType] = set()
+PASSED: dict[CodeType, dict[Any, set]] = {}
 every_call = jaxtyping.jaxtyped
 
 
@@ -61,6 +65,46 @@ def once(subject: Any = None, *, typechecker: Callable) -> Any:
 
 
 def _spared(function: Callable, typechecker: Callable) -> Callable:
+    code = function.__code__  # the same each time that an inner function is defined
+    if code in SHAPELESS:
+        return function
+    first = code not in PASSED
+    passed = PASSED.setdefault(code, {})  # kinds of arguments: kinds of results that they gave
+    given = threading.local()
+
+    @functools.cache
+    def checkers() -> tuple[Callable, Callable] | None:
+        return _checkers(function, typechecker, given)
+
+    if first and checkers() is None:
+        del PASSED[code]
+        SHAPELESS.add(code)
+        return function
+
+    @functools.wraps(function)
+    def called(*args: Any, **named: Any) -> Any:
+        __tracebackhide__ = True
+        kinds = kind(args) if not named else kind((*args, *named.items()))
+        known = passed.get(kinds)
+        if known is None:
+            value = checkers()[0](*args, **named)
+            if kinds is not None:
+                passed[kinds] = {kind(value)} - {None}
+            return value
+        value = function(*args, **named)
+        kind_of_value = kind(value)
+        if kind_of_value not in known:
+            given.result = value
+            checkers()[1](*args, **named)
+            if kind_of_value is not None:
+                known.add(kind_of_value)
+        return value
+
+    return called
+
+
+def _checkers(function: Callable, typechecker: Callable, given: Any) -> tuple | None:
+    """``function`` with every check, and a twin that checks ``given.result``; None: no shapes."""
     looked = []
 
     def noted(stated: Callable) -> Callable:
@@ -70,48 +114,50 @@ def _spared(function: Callable, typechecker: Callable) -> Callable:
 
     whole = every_call(function, typechecker=noted)
     if not any(looked):
-        return function
-
-    given = threading.local()
+        return None
 
     def result(*_: Any, **__: Any) -> Any:
         return given.result
 
     # With the names that the annotations of ``function`` are written in; unknown ones are Any.
     twin = FunctionType(result.__code__, function.__globals__, closure=result.__closure__)
-    result_alone = every_call(functools.update_wrapper(twin, function), typechecker=typechecker)
-    passed: dict[Any, set] = {}  # kinds of arguments: kinds of results that they gave
-
-    @functools.wraps(function)
-    def called(*args: Any, **named: Any) -> Any:
-        __tracebackhide__ = True
-        kinds = kind(args) if not named else kind((*args, *named.items()))
-        known = passed.get(kinds)
-        if known is None:
-            value = whole(*args, **named)
-            if kinds is not None:
-                passed[kinds] = {kind(value)} - {None}
-            return value
-        value = function(*args, **named)
-        kind_of_value = kind(value)
-        if kind_of_value not in known:
-            given.result = value
-            result_alone(*args, **named)
-            if kind_of_value is not None:
-                known.add(kind_of_value)
-        return value
-
-    return called
+    return whole, every_call(functools.update_wrapper(twin, function), typechecker=typechecker)
 
 
 def kind(value: Any) -> Any:
-    """All that a check can see of ``value``; None where that is not one look (a mapping, a set)."""
+    """All that a check can see of ``value``; None where that is not one look (a set)."""
     sort = type(value)
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return sort, value.dtype, tuple(value.shape)
+    if sort in PLAIN:
+        return sort
+    look = LOOKS.get(sort) or LOOKS.setdefault(sort, _look_at(sort))
+    return look(value, sort)
+
+
+def _look_at(sort: type) -> Callable[[Any, type], Any]:
+    """How the kind of a value of this type is told."""
+    if issubclass(sort, torch.Tensor | np.ndarray):
+        return lambda value, sort: (sort, value.dtype, tuple(value.shape))
     if sort is str:
-        return sort, value[:LONGEST]  # a literal may be asked for
-    if isinstance(value, tuple | list):
-        kinds = tuple(map(kind, value))
-        return None if len(value) > LONGEST or None in kinds else (sort, kinds)
-    return None if isinstance(value, dict | set | frozenset) else sort
+        return lambda value, sort: (sort, value[:LONGEST])  # a literal may be asked for
+    if issubclass(sort, tuple | list):
+        return _items
+    if sort is dict:
+        return _entries
+    if issubclass(sort, dict | set | frozenset):
+        return lambda value, sort: None
+    return lambda value, sort: sort
+
+
+def _items(value: Any, sort: type) -> Any:
+    if len(value) > LONGEST:  # no check counts so many, so the types that occur are all there is
+        sorts = frozenset(map(type, value))
+        return (sort, sorts) if sorts <= PLAIN else None
+    kinds = tuple(map(kind, value))
+    return None if None in kinds else (sort, kinds)
+
+
+def _entries(value: dict, sort: type) -> Any:
+    if len(value) > LONGEST:
+        return None
+    keys, values = _items(tuple(value), tuple), _items(tuple(value.values()), tuple)
+    return None if None in (keys, values) else (sort, keys, values)

@@ -71,7 +71,40 @@ def test_fields_and_what_cannot_be_told_at_a_look():
         assert listed({"a": torch.ones(2)}) == 1
         with pytest.raises(TypeCheckError):
             listed({"a": torch.ones(2, 2)})
+        with pytest.raises(TypeCheckError):
+            listed({"a": torch.ones(2).long()})
     assert strict_types.kind([torch.ones(1)] * 99) is None, "too long for a look"
+    assert strict_types.kind([1] * 99) == strict_types.kind([2] * 98), "one kind of long list"
+    assert strict_types.kind([1] * 99) != strict_types.kind([1] * 98 + [1.0]), "one item differs"
+    assert strict_types.kind([1] * 99) != strict_types.kind((1,) * 99)
+
+
+@strict
+def counted(ids: list[int], x: Float[torch.Tensor, "n"]) -> int:
+    return len(ids)
+
+
+def test_a_long_list_is_told_by_the_types_in_it():
+    for wrong in (torch.ones(1), "1", None):
+        assert counted([1] * 99, torch.ones(2)) == 99
+        with pytest.raises(TypeCheckError):
+            counted([wrong] * 99, torch.ones(2))
+
+
+def test_an_inner_function_is_checked_each_time_it_is_defined():
+    def outer(size):
+        @strict
+        def inner(x: Float[torch.Tensor, "n"]) -> Float[torch.Tensor, "n"]:
+            return torch.ones(len(x) + size)
+
+        return inner
+
+    for _ in range(2):
+        assert len(outer(0)(torch.ones(2))) == 2
+        with pytest.raises(TypeCheckError, match="return value"):
+            outer(1)(torch.ones(2))
+        with pytest.raises(TypeCheckError, match="parameters"):
+            outer(0)(torch.ones(2).long())
 
 
 def test_what_states_no_shape_is_left_alone():
