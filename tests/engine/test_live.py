@@ -109,17 +109,18 @@ def test_a_trace_is_made_once_a_round_and_the_run_does_not_wait_for_it(settings,
     until(lambda: run.state == "paused")
     kept = run.trace
     assert run.trace is kept and len(kept.rounds) == 1
-    real, entered, gate = run._run.trace, threading.Event(), threading.Event()
-    run._run.trace = lambda: (entered.set(), gate.wait(SOON_S), real())[2]
+    real, entered, gate, opened = run._run.trace, threading.Event(), threading.Event(), []
+    run._run.trace = lambda: (entered.set(), opened.append(gate.wait(SOON_S)), real())[2]
     run.step()
     until(lambda: run.state == "paused")
     reader = threading.Thread(target=lambda: run.trace)
     reader.start()
     assert entered.wait(SOON_S)
     run.start()
-    assert run.wait(SOON_S), "the run waits for somebody who reads it"
+    assert run.wait(SOON_S)
     gate.set()
     reader.join()
+    assert all(opened), "the run waited for somebody who reads it"
     assert len(kept.rounds) == 1, "a snapshot never grows"
     assert run.trace.new_tokens == answer and run.trace.finish == "length"
 

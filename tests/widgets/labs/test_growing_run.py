@@ -24,10 +24,16 @@ COLUMNS = ("tokens", "round", "node", "index", "p", "q", "alternatives", "words"
 
 
 def grown(rounds: int, step: int = 1):
-    """Traces of one run while it grows: each holds the rounds of the one before."""
-    whole = make_trace(rounds)
-    made = [undrafted(i) if i % 7 == 3 else done for i, done in enumerate(whole.rounds)]
-    whole = whole.with_(rounds=made, pieces={**whole.pieces, 6: " return"})
+    """Traces of one run while it grows: each holds the rounds of the one before.
+
+    Every round brings a word that was not there before.
+    """
+    whole, new = make_trace(rounds), {100 + i: f" word{i}" for i in range(rounds)}
+    made = [
+        undrafted(i) if i % 7 == 3 else msgspec.structs.replace(done, emitted=[5, 100 + i])
+        for i, done in enumerate(whole.rounds)
+    ]
+    whole = whole.with_(rounds=made, pieces={**whole.pieces, **new})
     return [whole.with_(rounds=made[:count]) for count in range(0, rounds + 1, step)]
 
 
