@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -81,9 +82,20 @@ def walks_the_target(drafter: Drafter) -> bool:
 
 
 class Drive:
-    """A drafter at work without the engine: a context, a state and the two sessions."""
+    """A drafter at work without the engine: a context, a state and the two sessions.
 
-    def __init__(self, drafter, target, draft, sampling: Sampling, prompt: Sequence[int] = PROMPT):
+    With ``recalls`` the passes that many drafts from one place share are computed once.
+    """
+
+    def __init__(
+        self,
+        drafter,
+        target,
+        draft,
+        sampling: Sampling,
+        prompt: Sequence[int] = PROMPT,
+        recalls: bool = False,
+    ):
         self.drafter, self.target = drafter, target.session()
         run = Decoding(
             self.target,
@@ -97,14 +109,14 @@ class Drive:
         )
         self.ctx, self.capture = prepare(run, list(prompt))
         self.state = drafter.init(self.ctx)
-        self._recall = Recall()
+        self._recalls, self._recall = recalls, Recall()
 
     def propose(self, budget: Budget, seed: int | None = None) -> DraftTree:
         """A proposal from a copy of the state, so that asking twice starts from the same place."""
         if seed is not None:
             self.ctx.rng = torch.Generator().manual_seed(seed)
         length = len(self.target)
-        with self._recall.on():
+        with self._recall.on() if self._recalls else nullcontext():
             tree, _ = self.drafter.propose(self.ctx, copy.deepcopy(self.state), budget)
         assert len(self.target) == length, "propose left tokens in the target's session"
         return tree
