@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter
+from types import SimpleNamespace
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_map
 # PyTorch keeps this name free for devices of others. Indexing asks for a guard of the device.
 ELSEWHERE = torch.device("privateuseone:0")
 aten = torch.ops.aten
+_COMPOSITE = "CompositeImplicitAutograd"
 
 
 class _Guard(torch._C._acc.DeviceGuard):
@@ -24,6 +26,16 @@ class _Guard(torch._C._acc.DeviceGuard):
 
 
 torch._C._acc.register_python_privateuseone_device_guard(_Guard())
+torch._register_device_module(  # what torch asks of a device before it sends anything there
+    ELSEWHERE.type,
+    SimpleNamespace(
+        _lazy_init=lambda: None,
+        is_initialized=lambda: True,
+        current_device=lambda: 0,
+        _is_in_bad_fork=lambda: False,
+        manual_seed_all=lambda seed: None,
+    ),
+)
 
 
 class Far(torch.Tensor):
@@ -42,6 +54,10 @@ class Far(torch.Tensor):
 
     def __init__(self, near: torch.Tensor):
         self.near = near
+
+    def tolist(self):
+        """As torch does it for a device: the numbers come back first."""
+        return self.cpu().tolist()
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -63,14 +79,15 @@ class Pretending(TorchDispatchMode):
         super().__init__()
         self.reads: Counter[str] = Counter()
         self.uploads: Counter[str] = Counter()
+        self._lifted: list[bool] = []
 
     def __enter__(self):
-        self._lifted = torch._C._only_lift_cpu_tensors()
+        self._lifted.append(torch._C._only_lift_cpu_tensors())
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(...) shows its way to the device
         return super().__enter__()
 
     def __exit__(self, *error):
-        torch._C._set_only_lift_cpu_tensors(self._lifted)
+        torch._C._set_only_lift_cpu_tensors(self._lifted.pop())
         return super().__exit__(*error)
 
     def forget(self) -> None:
@@ -82,10 +99,13 @@ class Pretending(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         flat = [x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if torch.is_tensor(x)]
         far = any(isinstance(x, Far) for x in flat)
-        goal = kwargs.get("device")
+        goal = kwargs.get("device") or next((x for x in args if isinstance(x, torch.device)), None)
         there = goal is not None and torch.device(goal).type == ELSEWHERE.type
         if not far and not there:
             return func(*args, **kwargs)
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), _COMPOSITE):
+            with self:  # made of others, which are what counts
+                return func.decompose(*args, **kwargs)
         if there:
             kwargs["device"] = torch.device("cpu")
         back = goal is not None and not there
@@ -97,9 +117,13 @@ class Pretending(TorchDispatchMode):
             return out
         if func is aten.copy_.default and not isinstance(args[0], Far) and id(args[0]) not in near:
             return out
-        return tree_map(
-            lambda x: near.get(id(x)) or Far(x) if torch.is_tensor(x) else x, out, is_leaf=None
-        )
+
+        def again(x):
+            if not torch.is_tensor(x):
+                return x
+            return near[id(x)] if id(x) in near else Far(x)
+
+        return tree_map(again, out)
 
     def _count(self, func, args, kwargs, flat, back: bool, far: bool) -> None:
         host = [x for x in flat if not isinstance(x, Far) and x.dim()]

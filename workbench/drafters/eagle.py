@@ -12,6 +12,7 @@ from workbench.core.method import Paper, knob, method
 from workbench.core.tree import DraftTree
 from workbench.models.attachments import load_attachment
 from workbench.models.blocks import Block, BlockShape, BlockStore
+from workbench.models.transfer import sent
 
 
 class EagleHead(nn.Module):
@@ -112,10 +113,10 @@ class Eagle:
         parents: list[torch.Tensor] = []
         none = torch.zeros(1, device=ctx.device)
         beam = _Beam(none.long() - 1, none, state.newest[None], none.bool()[None, :0])
+        fan = min(budget.width, budget.nodes, ctx.vocab_size)
         for depth in range(1, budget.depth + 1):
             logits = ctx.target.model.anatomy.logits(beam.feature)[:, : ctx.vocab_size]
             laws = logits.float().log_softmax(-1)
-            fan = min(budget.width, budget.nodes, ctx.vocab_size)
             best = laws.topk(fan, -1)
             level = (beam.score[:, None] + best.values).flatten()
             offset = sum(len(part) for part in tokens)
@@ -131,6 +132,8 @@ class Eagle:
             )
             beam = self._expanded(ctx, state, rows, tokens[-1][kept], text, depth)
         state.store.crop(text)
+        if len(tokens) == 1 or fan == 1:  # all siblings, likeliest first, or one chain
+            return _fixed(torch.cat(tokens), torch.cat(scores), budget.nodes, fan), state
         return _best(torch.cat(tokens), torch.cat(parents), torch.cat(scores), budget.nodes), state
 
     def _follow(self, ctx: Context, state: EagleState) -> int:
@@ -138,7 +141,7 @@ class Eagle:
         known = len(state.store)
         features = ctx.hidden["final"][known:]
         if len(features):
-            after = torch.tensor(ctx.tokens[known + 1 :], device=ctx.device)
+            after = sent(ctx.tokens[known + 1 :], ctx.device)
             embeddings = ctx.target.model.anatomy.embed(after)
             state.newest = state.head(embeddings[None], features[None], store=state.store)[0, -1]
         return len(state.store)
@@ -167,6 +170,14 @@ def _best(
 ) -> DraftTree:
     """The likeliest candidates as a tree: a child never beats its parent, so paths stay whole."""
     order = scores.sort(descending=True, stable=True).indices[:nodes].sort().values
-    place = {int(old): new for new, old in enumerate(order.tolist())}
-    parent = tuple(place.get(above, -1) for above in parents[order].tolist())
+    kept, above = torch.stack((order, parents[order])).tolist()  # its shape has to be known
+    place = {old: new for new, old in enumerate(kept)}
+    parent = tuple(place.get(node, -1) for node in above)
     return DraftTree(tokens[order].clone(), parent, score=scores[order].exp().clone())
+
+
+def _fixed(tokens: torch.Tensor, scores: torch.Tensor, nodes: int, fan: int) -> DraftTree:
+    """The likeliest where they stand first anyway, so that nothing has to be read."""
+    n = min(nodes, len(tokens))
+    parent = tuple(range(-1, n - 1)) if fan == 1 else (-1,) * n
+    return DraftTree(tokens[:n].clone(), parent, score=scores[:n].exp().clone())

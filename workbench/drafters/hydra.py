@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -10,10 +12,11 @@ from torch.nn import functional as F
 
 from workbench.core.decoding import Budget, Context, Feedback, Need
 from workbench.core.method import Paper, knob, method
-from workbench.core.template import grown_template
+from workbench.core.template import Template, grown_template
 from workbench.core.tree import DraftTree, shape_of
 from workbench.models.attachments import load_attachment
 from workbench.models.blocks import Block, BlockShape, BlockStore
+from workbench.models.transfer import sent
 
 HEADS = 3
 _UNMEASURED = ((0.3, 0.12, 0.07, 0.05, 0.04, 0.03, 0.02, 0.02),) * HEADS
@@ -58,6 +61,31 @@ class HydraState:
     ranks: tuple[tuple[float, ...], ...]
     store: BlockStore
     newest: torch.Tensor | None = None
+
+
+class _Level(NamedTuple):
+    """The nodes of one level of a template, on the device: nothing is asked to lay them out."""
+
+    above: torch.Tensor  # [n] which row of those that went on each node hangs below
+    rank: torch.Tensor  # [n] of each node below it
+    ranks: int  # as many as any node needs
+    going: torch.Tensor | None  # nodes that have children themselves; None = the last level
+
+
+@lru_cache(maxsize=64)
+def _levels(template: Template, device: torch.device) -> tuple[_Level, ...]:
+    """A template, which is in breadth-first order, level by level."""
+    shape, levels = shape_of(tuple(above for above, _ in template)), []
+    rows = [0]  # that go on: 0 = the root, i+1 = node i
+    while rows:
+        nodes = [node for row in rows for node in shape.children[row]]
+        above = [place for place, row in enumerate(rows) for _ in shape.children[row]]
+        rank = [template[node][1] for node in nodes]
+        going = [place for place, node in enumerate(nodes) if shape.children[node + 1]]
+        tail = sent(going, device) if going else None
+        levels.append(_Level(sent(above, device), sent(rank, device), max(rank) + 1, tail))
+        rows = [nodes[place] + 1 for place in going]
+    return tuple(levels)
 
 
 @method(
@@ -112,30 +140,19 @@ class Hydra:
         if not template or len(ctx.tokens) < 2:
             return DraftTree.empty(ctx.device), state
         self._follow(ctx, state)
-        parent = tuple(above for above, _ in template)
-        children = shape_of(parent).children
         embed = ctx.target.model.anatomy.embed
-        root = embed(torch.tensor(ctx.tokens[-1:], device=ctx.device))
-        tokens = torch.zeros(len(parent), dtype=torch.long, device=ctx.device)
-        score = torch.zeros(len(parent), device=ctx.device)
-        rows, paths, level = [0], root[:, None], 0  # rows that go on, their paths [n level+1 d]
-        while rows:
-            laws = self._laws(ctx, state, level, paths)
-            last = rows
-            rows, above = [], []
-            for place, row in enumerate(last):
-                nodes = list(children[row])
-                best = laws[place].topk(template[nodes[-1]][1] + 1)
-                ranks = torch.tensor([template[node][1] for node in nodes], device=ctx.device)
-                tokens[nodes], score[nodes] = best.indices[ranks], best.values[ranks]
-                going = [node + 1 for node in nodes if children[node + 1]]
-                rows += going
-                above += [place] * len(going)
-            if rows:
-                new = embed(tokens[[row - 1 for row in rows]])
-                paths = torch.cat((paths[above], new[:, None]), 1)
-            level += 1
-        return DraftTree(tokens.clone(), parent, score=score.clone()), state
+        root = torch.full((1,), ctx.tokens[-1], dtype=torch.long, device=ctx.device)
+        paths = embed(root)[:, None]  # of the rows that go on, [n level+1 d]
+        tokens, score = [], []
+        for number, level in enumerate(_levels(template, ctx.device)):
+            best = self._laws(ctx, state, number, paths).topk(level.ranks, -1)
+            tokens.append(best.indices[level.above, level.rank])
+            score.append(best.values[level.above, level.rank])
+            if level.going is not None:
+                new = embed(tokens[-1][level.going])
+                paths = torch.cat((paths[level.above[level.going]], new[:, None]), 1)
+        parent = tuple(above for above, _ in template)
+        return DraftTree(torch.cat(tokens).clone(), parent, score=torch.cat(score).clone()), state
 
     def _laws(self, ctx: Context, state: HydraState, level: int, paths) -> torch.Tensor:
         hidden = state.newest.expand(len(paths), -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -10,9 +11,10 @@ from torch.nn import functional as F
 
 from workbench.core.decoding import Budget, Context, Feedback, Need
 from workbench.core.method import Paper, knob, method
-from workbench.core.template import grown_template
-from workbench.core.tree import DraftTree
+from workbench.core.template import Template, grown_template
+from workbench.core.tree import DraftTree, shape_of
 from workbench.models.attachments import load_attachment
+from workbench.models.transfer import sent
 
 HEADS = 3
 # What the template assumes of a head nobody measured: chance of each rank, the same at each depth.
@@ -43,6 +45,16 @@ class MedusaState:
 
     heads: MedusaHeads
     ranks: tuple[tuple[float, ...], ...]
+
+
+@lru_cache(maxsize=64)
+def _places(
+    template: Template, device: torch.device
+) -> tuple[tuple[int, ...], torch.Tensor, torch.Tensor]:
+    """Parents of a template's nodes; head and rank of each, on the device before they are asked."""
+    parent = tuple(above for above, _ in template)
+    level = [depth - 1 for depth in shape_of(parent).depth]
+    return parent, sent(level, device), sent([rank for _, rank in template], device)
 
 
 @method(
@@ -94,15 +106,12 @@ class Medusa:
         template = grown_template(state.ranks, budget.nodes, budget.depth, width)
         if not template or len(ctx.tokens) < 2:
             return DraftTree.empty(ctx.device), state
-        parent = tuple(above for above, _ in template)
-        depth = DraftTree(torch.zeros(len(parent), dtype=torch.long), parent).depth
+        parent, level, rank = _places(template, ctx.device)
         with torch.inference_mode():
             guesses = state.heads(ctx.hidden["final"][-1])
             logits = ctx.target.model.anatomy.logits(guesses)[:, : ctx.vocab_size]
             laws = logits.float().softmax(-1)
             best = laws.topk(max(rank for _, rank in template) + 1, -1)
-            level = torch.tensor(depth, device=ctx.device) - 1
-            rank = torch.tensor([rank for _, rank in template], device=ctx.device)
             tokens, score = best.indices[level, rank], best.values[level, rank]
         return DraftTree(tokens.clone(), parent, score=score.clone()), state
 

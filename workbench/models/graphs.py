@@ -164,7 +164,7 @@ class _Ground:
         self._watch.seal()
         self._addresses = self._where()
         # A recording must never read memory that somebody else was given since.
-        self._held = [weight.detach() for weight in self._watch.weights]
+        self._held = [weight.untyped_storage() for weight in self._watch.weights]
 
     def _note_children(self, parent: nn.Module) -> None:
         for name, module in parent._modules.items():
