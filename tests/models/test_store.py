@@ -43,6 +43,14 @@ def test_a_thousand_queries_against_a_scan():
     assert missing > 50, "spans that occur nowhere must be among the queries"
 
 
+def test_ids_of_one_two_and_three_bytes_are_in_order():
+    ids = np.array([0, 7, 254, 255, 256, 65_534, 65_535, 65_536, 200_000])
+    documents = [ids[words] for words in random_documents(3, words=len(ids))]
+    store = Store.of(documents)
+    for span in ([a, b] for a in ids.tolist() for b in ids.tolist()):
+        assert store.places(span).tolist() == scan(documents, span), span
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 2), min_size=0, max_size=30), min_size=1, max_size=5),

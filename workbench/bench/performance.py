@@ -34,9 +34,9 @@ Another machine gives other numbers: the command is there to be run on yours.
 # so that they are not fitted to the code that the table is measured on.
 SIZES = {
     "draft_model": dict(depth=3, nodes=3, width=1),
-    "token_recycling": dict(depth=3, nodes=3),
+    "token_recycling": dict(depth=4, nodes=4, width=1),
     "prompt_lookup": dict(depth=4, nodes=4),
-    "rest": dict(depth=4, nodes=4),
+    "rest": dict(depth=2, nodes=3),
 }
 
 

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -18,6 +19,7 @@ SUFFIXES = (
     *(".js", ".ts", ".html", ".css", ".c", ".h", ".cpp", ".hpp", ".java", ".go", ".rs", ".sh"),
 )
 BORDER = -1  # between documents: no span and no continuation crosses it
+_BYTES = 4  # of a token in a text that is searched
 SORTED_TOKENS = 16  # suffixes are in order as far as their first so many tokens
 
 
@@ -60,6 +62,11 @@ class Store:
             length *= 2
         return order.astype(np.int32)
 
+    @cached_property
+    def _searched(self) -> tuple[memoryview, bytes]:
+        """Suffixes and tokens as what Python itself compares, several times sooner than arrays."""
+        return memoryview(self.suffixes), _in_bytes(self.tokens)
+
     def places(self, span: list[int]) -> np.ndarray:
         """Where the text after each occurrence of ``span`` begins, ``[hits]``, in corpus order.
 
@@ -68,17 +75,19 @@ class Store:
         """
         if not 1 <= len(span) <= SORTED_TOKENS:
             raise BadInput(f"span has {len(span)} tokens: must be 1 to {SORTED_TOKENS}")
-        low, high = self._bound(span, False), self._bound(span, True)
+        sought = _in_bytes(np.array(span))
+        low, high = self._bound(sought, False), self._bound(sought, True)
         return np.sort(self.suffixes[low:high]) + len(span)
 
-    def _bound(self, span: list[int], after: bool) -> int:
-        """First suffix not below ``span`` (or, with ``after``, above everything that starts so)."""
-        low, high = 0, len(self.suffixes)
+    def _bound(self, sought: bytes, after: bool) -> int:
+        """First suffix not below a span (or, with ``after``, above everything that starts so)."""
+        suffixes, text = self._searched
+        low, high, size = 0, len(suffixes), len(sought)
         while low < high:
             middle = (low + high) // 2
-            start = int(self.suffixes[middle])
-            here = self.tokens[start : start + len(span)].tolist()
-            if here < span or (after and here == span):
+            start = _BYTES * suffixes[middle]
+            here = text[start : start + size]
+            if here < sought or (after and here == sought):
                 low = middle + 1
             else:
                 high = middle
@@ -106,6 +115,11 @@ class Store:
         return tokens[: tokens.index(BORDER)] if BORDER in tokens else tokens
 
 
+def _in_bytes(tokens: np.ndarray) -> bytes:
+    """Tokens so that texts are in order where their bytes are: the greatest byte of each first."""
+    return (tokens.astype(np.int64) - BORDER).astype(">u4").tobytes()
+
+
 def open_store(folder: str, model, limit_tokens: int) -> Store:
     """The store of a corpus in this model's tokens; made once per process.
 
@@ -117,9 +131,20 @@ def open_store(folder: str, model, limit_tokens: int) -> Store:
     Raises:
         BadInput: a folder that is missing, or holds no text.
     """
-    vocabulary = model.tokenizer.get_vocab()
-    known = hashlib.sha256(repr(sorted(vocabulary.items())).encode()).hexdigest()
-    return _opened(folder, known, limit_tokens, _Once(model.tokenizer))
+    return _opened(folder, _known(model.tokenizer), limit_tokens, _Once(model.tokenizer))
+
+
+_VOCABULARIES: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> its length and its hash
+
+
+def _known(tokenizer) -> str:
+    """Hash of a vocabulary; made again only where tokens were added since."""
+    size, known = _VOCABULARIES.get(tokenizer, (-1, ""))
+    if size != len(tokenizer):
+        words = sorted(tokenizer.get_vocab().items())
+        known = hashlib.sha256(repr(words).encode()).hexdigest()
+        _VOCABULARIES[tokenizer] = len(tokenizer), known
+    return known
 
 
 class _Once:
