@@ -131,12 +131,19 @@ def test_another_tokenizer_has_another_store(model, tmp_path):
     words = {"one": 0, "two": 1, "three": 2}
 
     class Words:
+        def __len__(self):
+            return len(words)
+
         def get_vocab(self):
             return words
 
         def __call__(self, text, **options):
             return {"input_ids": [words[word] for word in text.split()]}
 
-    store = open_store(str(tmp_path), SimpleNamespace(tokenizer=Words()), 1000)
+    ours = SimpleNamespace(tokenizer=Words())
+    store = open_store(str(tmp_path), ours, 1000)
     assert store.tokens.tolist() == [0, 1, 2, BORDER]
+    assert open_store(str(tmp_path), ours, 1000) is store
+    words["four"] = 3
+    assert open_store(str(tmp_path), ours, 1000) is not store, "its vocabulary has grown"
     assert open_store(str(tmp_path), model, 1000).tokens.tolist() != store.tokens.tolist()
