@@ -25,26 +25,19 @@ def ready(page) -> str:
     loss = page.locator(LOSS).first
     expect(loss).to_contain_text(re.compile(r"\d"), timeout=90_000)
     expect(page.locator(".dw-progress")).to_be_empty(timeout=60_000)
-    form_stands(page)
     return loss.text_content()
-
-
-def form_stands(page) -> None:
-    """The form is put in anew once the model is known; a choice made in that moment is lost."""
-    field = page.get_by_label("matrix").first
-    for _ in range(20):
-        field.evaluate("field => { field.seen = true }")
-        page.wait_for_timeout(500)
-        if field.evaluate("field => field.seen === true"):
-            return
-    raise AssertionError("the form is put in anew again and again")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_mask_painted_changes_the_dial(open_page, address, shots, dark):
     page = open_page(address, dark=dark)
+    field = page.get_by_label("matrix").first
+    field.evaluate("field => { field.seen = true; field.focus() }")
+    field.select_option(label="layers")  # while the model loads, which brings further choices
     before = ready(page)
-    page.get_by_label("matrix").first.select_option(label="layers")
+    expect(field.locator("option")).not_to_have_count(3)
+    held = "field => field.seen === true && field.getRootNode().activeElement === field"
+    assert field.evaluate(held), "the form was put in anew under the hand"
     expect(page.get_by_text("1 − cosine of each layer")).to_be_visible()
     box = page.locator(STAGE).bounding_box()
     middle = box["x"] + box["width"] / 2

@@ -136,3 +136,10 @@ def is_stacked(field: Field, titles: dict[Any, str]) -> bool:
         return True
     labels = option_labels(field, titles)
     return field.control == "choice" and max(map(len, labels), default=0) > BESIDE_LETTERS
+
+
+def same_control(one: Field, other: Field, titles: dict[Any, str]) -> bool:
+    """Whether a control that shows ``one`` can go on as that of ``other``, with other choices."""
+    alike = one.key == other.key and one.control == other.control
+    stays = is_stacked(one, titles) == is_stacked(other, titles)
+    return alike and stays and one.knob.kind == other.knob.kind

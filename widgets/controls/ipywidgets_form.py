@@ -8,10 +8,15 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from widgets.controls.form import Field, is_stacked, option_labels
+from widgets.controls.form import Field, is_stacked, option_labels, same_control
 from widgets.controls.many_box import ManyBox
 
 Change = Callable[[str, Any], None]
+
+
+def label_html(field: Field) -> str:
+    """The label with its help as a tooltip."""
+    return f'<span title="{escape(field.help, True)}">{escape(field.title)}</span>'
 
 
 class Row:
@@ -22,7 +27,7 @@ class Row:
     """
 
     def __init__(self, field: Field, value: Any, changed: Change, titles: Mapping | None = None):
-        self.field, self._titles = field, dict(titles or {})
+        self.field, self._titles, self._quiet = field, dict(titles or {}), False
         self.control = self._make(value)
         if field.control != "many":  # a box with a tooltip cannot be shown by ipywidgets
             self.control.tooltip = field.help
@@ -30,9 +35,9 @@ class Row:
         self.readout.add_class("dw-readout")
         self._say(value)
         self.control.observe(lambda change: self._moved(change["new"], changed), names="value")
-        label = ipw.HTML(f'<span title="{escape(field.help, True)}">{escape(field.title)}</span>')
-        label.add_class("dw-label")
-        shown = [label, self.control] + ([self.readout] if field.control == "slider" else [])
+        self.label = ipw.HTML(label_html(field))
+        self.label.add_class("dw-label")
+        shown = [self.label, self.control] + ([self.readout] if field.control == "slider" else [])
         self.widget = ipw.HBox(shown)
         self.widget.add_class("dw-row")
         self.widget.add_class(f"dw-{field.control}")
@@ -45,11 +50,55 @@ class Row:
             self.control.value = value
         self._say(value)
 
+    def goes_on(self, field: Field, titles: Mapping | None = None) -> bool:
+        """Whether this row can show ``field``: the same one, perhaps with another range.
+
+        A choice travels as its place in the list, so a list to which something was not merely added
+        needs a new control: a choice on its way would be taken for another.
+        """
+        had, has = (list(option_labels(f, self._titles).items()) for f in (self.field, field))
+        chosen = field.control in ("choice", "many")
+        alike = same_control(self.field, field, self._titles) and self._titles == dict(titles or {})
+        return alike and (not chosen or has == had or self._grows(field, had, has))
+
+    @staticmethod
+    def _grows(field: Field, had: list, has: list) -> bool:
+        return field.control == "choice" and has[: len(had)] == had
+
+    def become(self, field: Field, value: Any) -> None:
+        """Show a field that :meth:`goes_on` allows; the control stays, and what is in the hand."""
+        if field != self.field:
+            self.field, self._quiet = field, True
+            self.label.value = label_html(field)
+            try:
+                with self.control.hold_sync(), self.control.hold_trait_notifications():
+                    for name, new in self._range().items():
+                        if getattr(self.control, name) != new:
+                            setattr(self.control, name, new)
+                    if field.control != "many":
+                        self.control.tooltip = field.help
+                        self.control.value = value
+            finally:
+                self._quiet = False
+        self.put(value)
+
+    def _range(self) -> dict[str, Any]:
+        """What the control can be set to."""
+        field = self.field
+        if field.control == "slider":
+            step = int(field.step) if field.knob.kind == "int" else field.step
+            return {"min": field.knob.low, "max": field.knob.high, "step": step}
+        if field.control == "choice":
+            return {"options": tuple(option_labels(field, self._titles).items())}
+        return {}
+
     def _say(self, value: Any) -> None:
         if self.field.control == "slider":
             self.readout.value = escape(self.field.show(value))
 
     def _moved(self, value: Any, changed: Change) -> None:
+        if self._quiet:
+            return  # it is being set up
         self._say(value)
         changed(self.field.key, value)
 
@@ -58,17 +107,9 @@ class Row:
         kind = field.control
         if kind == "slider":
             slider = ipw.IntSlider if field.knob.kind == "int" else ipw.FloatSlider
-            return slider(
-                value=value,
-                min=field.knob.low,
-                max=field.knob.high,
-                step=int(field.step) if field.knob.kind == "int" else field.step,
-                readout=False,
-                layout=layout,
-            )
+            return slider(value=value, readout=False, layout=layout, **self._range())
         if kind == "choice":
-            options = list(option_labels(field, self._titles).items())
-            return ipw.Dropdown(options=options, value=value, layout=layout)
+            return ipw.Dropdown(value=value, layout=layout, **self._range())
         if kind == "many":
             return ManyBox(value, [str(choice) for choice in field.knob.options or ()], field.title)
         if kind == "switch":

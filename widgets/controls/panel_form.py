@@ -8,7 +8,7 @@ from typing import Any
 
 import panel as pn
 
-from widgets.controls.form import Field, is_stacked, option_labels
+from widgets.controls.form import Field, is_stacked, option_labels, same_control
 
 Change = Callable[[str, Any], None]
 LABEL_PX, READOUT_PX, ROW_PX, STACKED_PX = 88, 36, 27, 49
@@ -89,13 +89,14 @@ class Row:
         """Name, control and value; the name above where the control needs the whole width."""
         field, look = self.field, {"margin": 0, "sizing_mode": "stretch_width"}
         if is_stacked(field, self._titles):
-            label = pn.pane.HTML(label_html(field), **{**LABEL_LOOK, "align": "start"})
+            label = self.label = pn.pane.HTML(label_html(field), **{**LABEL_LOOK, "align": "start"})
             if field.control == "many":  # grows with what is chosen
                 return pn.Column(label, self.control, styles={"gap": "2px"}, **look)
             return pn.Column(label, self.control, height=STACKED_PX, styles={"gap": "2px"}, **look)
+        self.label = pn.pane.HTML(label_html(field), width=LABEL_PX, **LABEL_LOOK)
         shown = [self.control] + ([self.readout] if field.control == "slider" else [])
         if field.control != "switch":  # a checkbox says its name itself
-            shown.insert(0, pn.pane.HTML(label_html(field), width=LABEL_PX, **LABEL_LOOK))
+            shown.insert(0, self.label)
         return pn.Row(*shown, height=ROW_PX, styles={"gap": "6px"}, **look)
 
     def put(self, value: Any) -> None:
@@ -103,6 +104,33 @@ class Row:
         if self.control.value != value:
             self.control.value = value
         self._say(value)
+
+    def goes_on(self, field: Field, titles: Mapping | None = None) -> bool:
+        """Whether this row can show ``field``: the same one, perhaps with other choices."""
+        return same_control(self.field, field, self._titles) and self._titles == dict(titles or {})
+
+    def become(self, field: Field, value: Any) -> None:
+        """Show a field that :meth:`goes_on` allows; the control stays, and what is in the hand."""
+        if field != self.field:
+            self.field = field
+            self.label.object = label_html(field)
+            value = list(value) if field.control == "many" else value
+            # Choices and value at once: a value that is no choice any more is not reported.
+            self.control.param.update(label=field.title, value=value, **self._range())
+        self.put(value)
+
+    def _range(self) -> dict[str, Any]:
+        """What the control can be set to."""
+        field, kind = self.field, self.field.control
+        whole = field.knob.kind == "int"
+        if kind == "slider":
+            step = int(field.step) if whole else field.step
+            return {"start": field.knob.low, "end": field.knob.high, "step": step}
+        if kind == "choice":
+            return {"options": option_labels(field, self._titles)}
+        if kind == "many":
+            return {"options": list(field.knob.options or ())}
+        return {"step": int(field.step) if whole else 0.1} if kind == "number" else {}
 
     def _say(self, value: Any) -> None:
         if self.field.control == "slider":
@@ -125,32 +153,21 @@ class Row:
             sizing_mode="stretch_width",
             stylesheets=[ROW_CSS],
         )
+        whole, reach = field.knob.kind == "int", self._range()
         if kind == "slider":
-            whole = field.knob.kind == "int"
             slider = pn.widgets.IntSlider if whole else pn.widgets.FloatSlider
-            return slider(
-                value=value,
-                start=field.knob.low,
-                end=field.knob.high,
-                step=int(field.step) if whole else field.step,
-                show_value=False,
-                **look,
-            )
+            return slider(value=value, show_value=False, **reach, **look)
         if kind == "choice":
-            return pn.widgets.Select(
-                options=option_labels(field, self._titles), value=value, **look
-            )
+            return pn.widgets.Select(value=value, **reach, **look)
         if kind == "many":
             look["stylesheets"] = [ROW_CSS, MANY_CSS]
-            return pn.widgets.MultiChoice(
-                options=list(field.knob.options or ()), value=list(value), **look
-            )
+            return pn.widgets.MultiChoice(value=list(value), **reach, **look)
         if kind == "switch":
             return pn.widgets.Checkbox(value=value, **look)
         if kind == "line":
             return pn.widgets.TextInput(value=value, **look)
-        box = pn.widgets.IntInput if field.knob.kind == "int" else pn.widgets.FloatInput
-        return box(value=value, step=int(field.step) if field.knob.kind == "int" else 0.1, **look)
+        box = pn.widgets.IntInput if whole else pn.widgets.FloatInput
+        return box(value=value, **reach, **look)
 
 
 class Form:

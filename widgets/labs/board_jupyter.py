@@ -6,6 +6,7 @@ from typing import Any
 
 import ipywidgets as ipw
 
+from widgets.controls.form import Field
 from widgets.controls.ipywidgets_form import Row
 from widgets.labs import frame
 from widgets.labs.board import Board, Cell, Changes, Section
@@ -44,6 +45,7 @@ class BoardJupyter:
             for verb, label in {**board.buttons, **board.knobs}.items()
         }
         self.rows: list[Row] = []
+        self._headings: dict[str, Any] = {}
         self.form = box([], "dw-form")
         self._sections: tuple[Section, ...] = ()
         self.widget = self._frame()
@@ -68,19 +70,30 @@ class BoardJupyter:
         return button
 
     def _fill_form(self) -> None:
-        """Build the rows again where the board offers other fields than are shown."""
-        board, sections = self.board, tuple(self.board.sections)
+        """Show other fields where the board offers them; a row that goes on stays as it is.
+
+        A control put in anew would lose the focus, and a choice that is on its way from the page.
+        """
+        sections = tuple(self.board.sections)
         if sections == self._sections:
             return
-        self._sections, self.rows, shown = sections, [], []
+        had, shown = {row.field.key: row for row in self.rows}, []
+        self._sections, self.rows = sections, []
         for section in sections:
-            made = [
-                Row(field, board.settings[field.key], self._changed, board.titles.get(field.key))
-                for field in section.fields
-            ]
-            self.rows += made
-            shown += [title(section.title), *(row.widget for row in made)]
-        self.form.children = shown
+            if section.title not in self._headings:
+                self._headings[section.title] = title(section.title)
+            rows = [self._row(field, had.get(field.key)) for field in section.fields]
+            self.rows += rows
+            shown += [self._headings[section.title], *(row.widget for row in rows)]
+        if list(self.form.children) != shown:
+            self.form.children = shown
+
+    def _row(self, field: Field, had: Row | None) -> Row:
+        value, titles = self.board.settings[field.key], self.board.titles.get(field.key)
+        if had is None or not had.goes_on(field, titles):
+            return Row(field, value, self._changed, titles)
+        had.become(field, value)
+        return had
 
     def _side(self) -> ipw.Box:
         rows: list[Any] = [self.form]

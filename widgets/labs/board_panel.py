@@ -9,6 +9,7 @@ import pandas  # noqa: F401 - plotly fails on one that another thread has begun 
 import panel as pn
 
 from widgets import theme
+from widgets.controls.form import Field
 from widgets.controls.panel_form import Row
 from widgets.labs.board import Board, Changes, Section
 from widgets.labs.coalesce import Coalescer
@@ -50,6 +51,7 @@ class BoardPanel:
             for verb, label in {**board.buttons, **board.knobs}.items()
         }
         self.rows: list[Row] = []
+        self._headings: dict[str, Any] = {}
         self._sections: tuple[Section, ...] = ()
         self.form = pn.Column(margin=0, sizing_mode="stretch_width", styles={"gap": "2px"})
         self._writer = Coalescer(lambda: self._schedule(self.flush))
@@ -75,21 +77,34 @@ class BoardPanel:
         button.on_click(lambda _: getattr(self.board, verb)())
         return button
 
+    def _heading(self, title: str) -> Any:
+        return html(f'<h3 class="dw-title">{title}</h3>', margin=(9, 0, 3, 0))
+
     def _fill_form(self) -> None:
-        """Build the rows again where the board offers other fields than are shown."""
-        board, sections = self.board, tuple(self.board.sections)
+        """Show other fields where the board offers them; a row that goes on stays as it is.
+
+        A control put in anew would lose the focus, and a choice that is on its way from the page.
+        """
+        sections = tuple(self.board.sections)
         if sections == self._sections:
             return
-        self._sections, self.rows, shown = sections, [], []
+        had, shown = {row.field.key: row for row in self.rows}, []
+        self._sections, self.rows = sections, []
         for section in sections:
-            made = [
-                Row(field, board.settings[field.key], self._changed, board.titles.get(field.key))
-                for field in section.fields
-            ]
-            self.rows += made
-            heading = html(f'<h3 class="dw-title">{section.title}</h3>', margin=(9, 0, 3, 0))
-            shown += [heading, *(row.widget for row in made)]
-        self.form.objects = shown
+            if section.title not in self._headings:
+                self._headings[section.title] = self._heading(section.title)
+            rows = [self._row(field, had.get(field.key)) for field in section.fields]
+            self.rows += rows
+            shown += [self._headings[section.title], *(row.widget for row in rows)]
+        if list(self.form.objects) != shown:
+            self.form.objects = shown
+
+    def _row(self, field: Field, had: Row | None) -> Row:
+        value, titles = self.board.settings[field.key], self.board.titles.get(field.key)
+        if had is None or not had.goes_on(field, titles):
+            return Row(field, value, self._changed, titles)
+        had.become(field, value)
+        return had
 
     def side(self) -> pn.Column:
         """The left column."""
