@@ -14,7 +14,7 @@ from collections.abc import Callable
 LOG = logging.getLogger(__name__)
 INTERVAL_S = 0.2
 SHARE = 0.03  # of the time, for drawing while something is busy
-LONGEST_S = 1.0  # between two flushes, however dear they are
+LONGEST_S = 0.5  # between two flushes, however dear they are
 
 
 class Coalescer:
@@ -35,7 +35,7 @@ class Coalescer:
     ):
         self._flush, self._busy = flush, busy
         self._interval_s = interval_s
-        self._spent_s = 0.0
+        self._spent_s = self._before_s = 0.0  # by the latest flush and the one before it
         self._marked = threading.Event()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="lab-writer", daemon=True)
@@ -64,7 +64,7 @@ class Coalescer:
                 return
             self._marked.clear()
             started, began_s = time.monotonic(), time.thread_time()
-            self._spent_s = 0.0
+            self._before_s, self._spent_s = self._spent_s, 0.0
             try:
                 self._flush()
             except Exception:
@@ -77,7 +77,8 @@ class Coalescer:
         while not self._closed.is_set():
             pause_s = self._interval_s
             if self._busy():
-                pause_s = max(pause_s, min(LONGEST_S, self._spent_s / SHARE))
+                usual_s = min(self._spent_s, self._before_s)  # a single dear one is let through
+                pause_s = max(pause_s, min(LONGEST_S, usual_s / SHARE))
             left_s = started + pause_s - time.monotonic()
             if left_s <= 0:
                 return

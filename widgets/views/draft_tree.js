@@ -105,15 +105,16 @@ function render({ model, el }) {
     dwElement("div", { class: "scrub" }, slider, back, label, next)), stage);
   const post = dwOutbox(model);
   const state = { round: -1, node: -1, groups: [] };
+  const field = dwFields(model);
 
   const wishedRound = dwWish(() => drawHead());
   const wishedNode = dwWish(() => choose(chosenNode(), false));
   const shownRound = () => wishedRound.or(state.round);
-  const rounds = () => model.get("round_count") || (model.get("data") || {}).round_count || 0;
+  const rounds = () => model.get("round_count") || field("data").round_count || 0;
 
   /** The kernel's selection, or a newer one made here in the round that is drawn. */
   function chosenNode() {
-    const wish = wishedNode.or(null), count = ((model.get("data") || {}).nodes || []).length;
+    const wish = wishedNode.or(null), count = (field("data").nodes || []).length;
     const node = wish && wish.round === state.round ? wish.node : model.get("selected");
     return Math.min(node, count - 1);
   }
@@ -130,7 +131,7 @@ function render({ model, el }) {
   }
 
   function draw() {
-    const data = model.get("data") || {}, had = stage.contains(root.getRootNode().activeElement);
+    const data = field("data"), had = stage.contains(root.getRootNode().activeElement);
     const nodes = data.nodes || [];
     state.round = data.round ?? -1;
     sentence.textContent = sentence.title = data.sentence || "";
@@ -216,7 +217,7 @@ function render({ model, el }) {
   slider.addEventListener("input", () => scrub(Number(slider.value) - 1));
   root.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const nodes = (model.get("data") || {}).nodes || [];
+    const nodes = field("data").nodes || [];
     if (event.key === "[" || event.key === "]") scrub(shownRound() + (event.key === "]" ? 1 : -1));
     else if (event.key.startsWith("Arrow") && stage.contains(event.target)) pick(walkTo(nodes, state.node, event.key));
     else if ((event.key === "Enter" || event.key === " ") && stage.contains(event.target)) pick(state.node);

@@ -12,6 +12,19 @@ function dwOutbox(model, keep = (events) => events.slice(-100)) {
   };
 }
 
+/** Returns get(name): a field of the model, opened where it came packed as `{packed: JSON text}`. */
+function dwFields(model) {
+  const opened = {};
+  return (name) => {
+    const given = model.get(name) || {};
+    if (typeof given.packed !== "string") return given;
+    if (!opened[name] || opened[name].text !== given.packed) {
+      opened[name] = { text: given.packed, value: JSON.parse(given.packed) };
+    }
+    return opened[name].value;
+  };
+}
+
 function dwElement(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [key, value] of Object.entries(attributes)) {

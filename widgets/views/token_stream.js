@@ -57,8 +57,8 @@ function fillText(span, text) {
 const COLUMNS = ["tokens", "round", "node", "index", "p", "q", "alternatives", "words"];
 
 /** The columns of `data` with those of its tail after them; a tail of other data is left out. */
-function wholeStream(model) {
-  const data = model.get("data") || {}, tail = model.get("tail") || {};
+function wholeStream(field) {
+  const data = field("data"), tail = field("tail");
   if (!data.tokens) return { tokens: [], words: [], round: [], fates: "", prompt: data.prompt };
   if (!tail.tokens || tail.of !== data.number) return data;
   const whole = { ...data, rounds: tail.rounds, fates: data.fates + tail.fates };
@@ -120,7 +120,8 @@ function render({ model, el }) {
   const tail = dwElement("span", {});
   const text = dwElement("div", { class: "text" }, prompt, body, tail);
   const scroll = dwElement("div", { class: "scroll" }, text);
-  let stream = wholeStream(model);
+  const field = dwFields(model);
+  let stream = wholeStream(field);
   const tip = makeTip(() => stream);
   root.append(
     dwElement("div", { class: "head" }, dwElement("span", { class: "title" }, "Stream"), legend),
@@ -146,7 +147,7 @@ function render({ model, el }) {
   }
 
   function draw() {
-    const data = stream = wholeStream(model);
+    const data = stream = wholeStream(field);
     const given = (data.prompt || []).join("");
     if (given !== state.prompt) {
       prompt.replaceChildren();

@@ -9,6 +9,7 @@ from widgets import theme
 from widgets.figures import acceptance_map, draft_tree, export, token_stream
 from widgets.figures.place import At
 from widgets.views import esm
+from widgets.views.packed import packed
 
 pytestmark = pytest.mark.browser
 TRACE = make_trace(54, drawn=True)
@@ -125,7 +126,7 @@ def test_stream_shows_its_tail_and_leaves_out_one_of_other_data(stage):
     part = columns.data(slice(count, None), slice(words, None))
     view.set("tail", {"of": 1, **part})
     assert page.locator("[data-i]").count() == count, "a tail of other data"
-    view.set("tail", {"of": 2, **part})
+    view.set("tail", packed({"of": 2, **part}))
     tokens = token_stream.info(TRACE).tokens
     assert page.locator("[data-i]").count() == len(tokens) > count
     assert page.locator('[data-i="0"]').get_attribute("data-same") == "yes", "was redrawn"
@@ -138,7 +139,7 @@ def test_stream_shows_its_tail_and_leaves_out_one_of_other_data(stage):
     last.click()
     told = {"kind": "token", "round": tokens[-1].round, "node": tokens[-1].node}
     assert view.said()[-1] == {**told, "index": tokens[-1].place}
-    view.set("data", {"number": 3, **columns.whole()})
+    view.set("data", packed({"number": 3, **columns.whole()}))
     assert page.locator("[data-i]").count() == len(tokens), "shown twice"
 
 
@@ -158,8 +159,10 @@ def test_two_thousand_tokens_stay_smooth(stage):
 # ---- draft tree ----------------------------------------------------------------------------------
 
 
-def test_tree_says_each_fate_and_click_selects(stage):
-    view = stage(esm.TREE, tree_state())
+@pytest.mark.parametrize("pack", [dict, packed])
+def test_tree_says_each_fate_and_click_selects(stage, pack):
+    state = tree_state()
+    view = stage(esm.TREE, {**state, "data": pack(state["data"])})
     tree = draft_tree.info(TRACE, At(16, -1))
     for node in tree.nodes:
         label = view.page.locator(f'[data-node="{node.node}"]').get_attribute("aria-label")

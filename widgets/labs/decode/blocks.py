@@ -30,6 +30,7 @@ from widgets.labs.decode.lab_view import LabView
 from widgets.labs.decode.numbers import speed_html, verdict_html
 from widgets.labs.decode.selection import Selection
 from widgets.labs.decode.sentences import NodeFacts, node_facts
+from widgets.views.packed import packed
 from workbench.core.errors import WorkbenchError
 from workbench.core.trace import Trace
 
@@ -63,8 +64,9 @@ VIEW_FIELDS = {
 
 
 def fields_of(view: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a view that changed."""
-    return {field: changes[block] for field, block in VIEW_FIELDS[view].items() if block in changes}
+    """The fields of a view that changed, data packed."""
+    found = {f: changes[block] for f, block in VIEW_FIELDS[view].items() if block in changes}
+    return {f: packed(value) if isinstance(value, dict) else value for f, value in found.items()}
 
 
 class Presenter:
