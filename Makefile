@@ -2,7 +2,8 @@
 PYTHON ?= python3
 # The torch to install, said exactly. For a GPU: make setup TORCH="torch==2.13.0 --index-url URL"
 TORCH = torch==2.13.0
-# Test files run side by side; ARGS="--numprocesses 0" is needed for a debugger.
+# Test files run side by side, in the order of tests/conftest.py (xdist would begin with those of the
+# most tests, and end with the longest); ARGS="--numprocesses 0" is needed for a debugger.
 PROCESSES = 2
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,7 +48,7 @@ app: setup ## Serve the dashboard on 127.0.0.1
 	@$(BIN)/workbench app
 
 test: setup ## Run every test: engine, notebooks, browser
-	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --nbval-lax --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg $(ARGS)
 
 lint: setup ## Check format, style, import rules and types
 	@$(BIN)/ruff format --check .

@@ -128,12 +128,12 @@ def test_a_seed_decides_everything_but_the_times(model, cousin, drafter, verifie
         24,
         cousin,
     )
+    torch.manual_seed(1)
     try:
-        first, again = generate(settings), generate(settings)
+        first = generate(settings)
     except Mismatch as refusal:  # the conformance suite says which pairs must fit
         assert "choose" in str(refusal)
         return
-    assert timeless(first) == timeless(again)
     torch.manual_seed(99)  # nothing may draw from a generator that is not the run's
     assert timeless(generate(settings)) == timeless(first)
     other = generate(settings.change(sampling=Sampling(0.9, top_k=50, top_p=0.95, seed=12)))
