@@ -134,8 +134,8 @@ PARTS = {
     "labs": (
         "Labs: pictures by rounds of a trace, and live decoding",
         "A picture of a whole trace grows with its rounds and is drawn when a run ends or is"
-        " opened, not while it runs; those of one round do not grow. Live: milliseconds of a round"
-        " in a notebook lab that draws at most five times a second, against the bare run.",
+        " opened, not while it runs; those of one round do not grow. Live: the time from round"
+        " to round in a lab that draws at most five times a second, against the same run alone.",
     ),
 }
 MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
