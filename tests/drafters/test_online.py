@@ -138,12 +138,21 @@ def test_one_text_again_and_again_is_learnt_and_another_domain_lowers_it(zoo):
     assert kept[-1] > kept[12] + 0.1, kept
 
 
-def test_a_random_draft_learns_the_target_but_not_from_shuffled_laws(pair, monkeypatch):
+def at_speed(positions: str):
+    return make_method("drafter", "online", rate=1e-2, every=32, positions=positions)
+
+
+@pytest.fixture(scope="module")
+def learnt(pair):
+    """What is left after 40 texts whose every position taught."""
+    target, draft = pair
+    return stream(at_speed("all"), texts_of(40), target=target, draft=draft)[1]
+
+
+def test_a_random_draft_learns_the_target_but_not_from_shuffled_laws(pair, learnt, monkeypatch):
     target, draft = pair
     texts, fresh = texts_of(40), fresh_texts(target)
-    drafter = make_method("drafter", "online", rate=1e-2, every=32, positions="all")
     before = overlap_on(draft, target, fresh)
-    _, learnt = stream(drafter, texts, target=target, draft=draft)
     after = overlap_on(learnt.learner.model, target, fresh)
     study, generator = Learner.study, torch.Generator().manual_seed(0)
 
@@ -155,18 +164,17 @@ def test_a_random_draft_learns_the_target_but_not_from_shuffled_laws(pair, monke
         return study(self, mixed, rate)
 
     monkeypatch.setattr(Learner, "study", shuffled)
-    _, fooled = stream(drafter, texts, target=target, draft=draft)
+    _, fooled = stream(at_speed("all"), texts, target=target, draft=draft)
     control = overlap_on(fooled.learner.model, target, fresh)
     assert after > before + 0.2
     assert control < before + 0.2 and control < after - 0.2, (before, after, control)
 
 
-def test_corrections_alone_teach_about_as_much_from_fewer_places(pair):
+def test_corrections_alone_teach_about_as_much_from_fewer_places(pair, learnt):
     target, draft = pair
-    texts, fresh, found = texts_of(40), fresh_texts(target), {}
-    for positions in ("wrong", "all"):
-        drafter = make_method("drafter", "online", rate=1e-2, every=32, positions=positions)
-        _, state = stream(drafter, texts, target=target, draft=draft)
+    _, corrected = stream(at_speed("wrong"), texts_of(40), target=target, draft=draft)
+    fresh, found = fresh_texts(target), {}
+    for positions, state in (("wrong", corrected), ("all", learnt)):
         found[positions] = state.taught, overlap_on(state.learner.model, target, fresh)
     assert found["wrong"][0] < 0.7 * found["all"][0]
     assert found["wrong"][1] > found["all"][1] - 0.1

@@ -200,9 +200,9 @@ def test_the_order_of_the_variants_on_trained_weights():
     found = {"dense": loss()}
     for name, settings in {
         "pruned": None,
-        "norms": PerpSettings(variant="none", steps=60),
-        "mask_lora": PerpSettings(steps=60),
-        "full": PerpSettings(variant="full", steps=60),
+        "norms": PerpSettings(variant="none", steps=30),
+        "mask_lora": PerpSettings(steps=30),
+        "full": PerpSettings(variant="full", steps=30),
     }.items():
         with apply_masks(model, MaskSet(masks.weights)) as edit:
             for number in model.network.parameters():
