@@ -28,7 +28,7 @@ BRANCHING, CHAIN, FLAT = Budget(3, 8, 3), Budget(3, 8, 1), Budget(1, 4, 4)
 SMALL = {"num_hidden_layers": 1}
 PROMPT = [1, 2, 3, 1, 2, 3, 1, 2]
 # What a round of the engine reads and sends besides, with ``exact_match``: docs/decisions/011.
-ENGINE_READS, ENGINE_UPLOADS = 12, 7
+ENGINE_READS, ENGINE_UPLOADS = 9, 0
 STATIC = (
     (Medusa(heads="untrained"), BRANCHING),
     (Hydra(heads="untrained"), BRANCHING),

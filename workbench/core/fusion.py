@@ -30,7 +30,7 @@ def fuse_trees(
     for name, tree in ((FIRST, first), (SECOND, second)):
         at = {-1: -1}
         deep = tree.depth
-        for node, token in enumerate(tree.tokens.tolist()):
+        for node, token in enumerate(tree.token_ids):
             above = at.get(tree.parent[node])
             if above is None or deep[node] > depth:
                 continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -40,10 +40,12 @@ def chances_of(
     if laws.device.type == "cpu":
         numbers = laws.detach().numpy()
         return [float(numbers[at]) for at in zip(rows, tokens, strict=True)]
-    return laws[list(rows), list(tokens)].tolist()
+    places = [row * laws.shape[-1] + token for row, token in zip(rows, tokens, strict=True)]
+    sent = torch.tensor(places).to(laws.device, non_blocking=True)  # else it waits for the device
+    return laws.reshape(-1)[sent].tolist()
 
 
-def distinct_children(tree: DraftTree, tokens: list[int]) -> list[tuple[int, ...]]:
+def distinct_children(tree: DraftTree, tokens: Sequence[int]) -> list[tuple[int, ...]]:
     """Children of each row that can be accepted: candidates, first occurrence of a token only."""
     candidate = None if tree.candidate is None else tree.candidate.tolist()
     rows = []
@@ -68,7 +70,7 @@ def one_hot_rows(tree: DraftTree) -> list[bool]:
 
 
 def matched(
-    p: Float[torch.Tensor, "v"], tokens: list[int], children: tuple[int, ...]
+    p: Float[torch.Tensor, "v"], tokens: Sequence[int], children: tuple[int, ...]
 ) -> tuple[list[float], Float[torch.Tensor, "v"]]:
     """Draw one token of p and see whether a child carries it: the best rule for certain children.
 

@@ -122,7 +122,7 @@ def _draw_short(law: list[float], uniform: float) -> int:
 def draw_one(law: Float[torch.Tensor, "v"], uniform: float) -> int:
     """:func:`draw` for one law and one number; what it gives is the same, sooner on the CPU."""
     if law.device.type != "cpu":
-        return int(draw(law, law.new_tensor(uniform, dtype=torch.float64)))
+        return int(draw(law, law.new_full((), uniform, dtype=torch.float64)))
     if len(law) <= _SHORT:
         return _draw_short(law.tolist(), uniform)
     numbers = law.numpy()

@@ -7,7 +7,7 @@ token, whose keys and values are not stored yet); row i+1 is node i.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -67,6 +67,11 @@ class DraftTree:
     def depth(self) -> tuple[int, ...]:
         """Depth of each node; children of the root have depth 1."""
         return shape_of(self.parent).depth
+
+    @cached_property
+    def token_ids(self) -> tuple[int, ...]:
+        """The tokens as numbers, read from their device once, whoever asks."""
+        return tuple(self.tokens.tolist())
 
     @staticmethod
     def empty(device: torch.device | str = "cpu") -> DraftTree:

@@ -107,9 +107,9 @@ class DraftModel:
             laws = laws[[level for level, width in enumerate(widths) for _ in range(width)]]
             tokens = _beside(drawn, laws, widths, uniforms)
             scores = laws.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-        laws = None if ctx.sampling.greedy else laws.to(ctx.device)
         device = ctx.device
-        return DraftTree(tokens.to(device), _parents(widths), laws, scores.to(device))
+        probs = None if ctx.sampling.greedy else laws.to(device)
+        return DraftTree(tokens.to(device), _parents(widths), probs, scores.to(device))
 
     def _level(self, ctx: Context, logits, law, width: int):
         """Tokens ``[width]`` of one level and the draft's own probability of each."""

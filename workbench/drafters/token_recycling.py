@@ -120,7 +120,7 @@ class TokenRecycling:
 
     def update(self, ctx: Context, state: Recycled, feedback: Feedback) -> Recycled:
         """Overwrite the row of every token that was scored; the deepest occurrence wins."""
-        tokens = [feedback.tokens[-1], *feedback.tree.tokens.tolist()]
+        tokens = [feedback.tokens[-1], *feedback.tree.token_ids]
         rows = range(len(tokens))
         if self.harvest == "accepted":
             rows = [0, *(node + 1 for node in feedback.outcome.path)]

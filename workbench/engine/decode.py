@@ -245,8 +245,8 @@ def check_tree(run: Decoding, tree: DraftTree, budget: Budget) -> None:
 def rows_of(root: int, tree: DraftTree) -> list[int] | torch.Tensor:
     """Tokens of a target pass; a list where nothing has to come from a device."""
     if tree.tokens.device.type == "cpu":
-        return [root, *tree.tokens.tolist()]
-    return torch.cat((tree.tokens.new_tensor([root]), tree.tokens))
+        return [root, *tree.token_ids]
+    return torch.cat((tree.tokens.new_full((1,), root), tree.tokens))
 
 
 def target_laws(
@@ -284,7 +284,7 @@ def draw_outcome(
     uniforms = torch.rand(2, generator=ctx.rng, dtype=torch.float64).tolist()
     row = draw_one(verdict.stop, uniforms[0]) if len(tree) else 0
     path = tree.path_to(row)
-    tokens = tree.tokens.tolist() if path else ()
+    tokens = tree.token_ids if path else ()
     emitted = [tokens[node] for node in path]
     bonus = NO_TOKEN
     if bonus_at_end or row < len(tree):

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from workbench.models.transfer import sent
+
 
 class HiddenText(Mapping[str, torch.Tensor]):
     """Tap -> ``[t d]`` for every committed token but the root; grown by doubling.
@@ -27,7 +29,7 @@ class HiddenText(Mapping[str, torch.Tensor]):
                 grown = store.new_empty(max(2 * len(store), end, 64), rows.shape[-1])
                 grown[: self._length] = store[: self._length]
                 self._stores[name] = store = grown
-            store[self._length : end] = rows[list(kept)]
+            store[self._length : end] = rows[sent(kept, rows.device)]
         self._length = end
 
     def __getitem__(self, name: str) -> torch.Tensor:

@@ -50,7 +50,7 @@ def drafted_chances(tree: DraftTree, p: torch.Tensor) -> tuple[list[float], list
     """What target and draft gave each drafted token; the draft None where nothing was drawn."""
     if not len(tree):
         return [], None if tree.probs is None else []
-    tokens, q = tree.tokens.tolist(), None
+    tokens, q = tree.token_ids, None
     if tree.probs is not None:
         q = chances_of(tree.probs, range(len(tree)), tokens)
     return chances_of(p, (row + 1 for row in tree.parent), tokens), q
@@ -83,7 +83,7 @@ def record_round(
         index=index,
         start=start,
         root=root,
-        tokens=tree.tokens.tolist(),
+        tokens=list(tree.token_ids),
         parent=list(tree.parent),
         drawn=kind,
         accept=verdict.accept.tolist(),

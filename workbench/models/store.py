@@ -65,7 +65,7 @@ class Store:
     @cached_property
     def _searched(self) -> tuple[memoryview, bytes]:
         """Suffixes and tokens as what Python itself compares, several times sooner than arrays."""
-        return memoryview(self.suffixes), _in_bytes(self.tokens)
+        return self.suffixes.data, _in_bytes(self.tokens)
 
     def places(self, span: list[int]) -> np.ndarray:
         """Where the text after each occurrence of ``span`` begins, ``[hits]``, in corpus order.

@@ -33,7 +33,7 @@ class Block:
         """The law of the kept length and, at each, of the token after it."""
         length = _tested(tree)
         weights, excess = [1.0], []
-        tokens = tree.tokens.tolist()
+        tokens = tree.token_ids
         for node in range(length):
             law = _law(tree, p, node)
             excess.append((weights[-1] * p[node] - law).clamp_min(0))

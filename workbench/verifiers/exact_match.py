@@ -36,7 +36,7 @@ class ExactMatch:
         """Accept with p of the node's token at its parent; the bonus excludes the children."""
         if not len(tree):
             return Verdict.at_root(p)
-        tokens = tree.tokens.tolist()
+        tokens = tree.token_ids
         children = distinct_children(tree, tokens)
         usable = set(itertools.chain.from_iterable(children))
         chances = chances_of(p, (row + 1 for row in tree.parent), tokens)

@@ -35,7 +35,7 @@ class MdsdOptimal:
 
     def verify(self, tree: DraftTree, p: Float[torch.Tensor, "rows v"]) -> Verdict:
         """Accept = chance that the row's output is the child's token."""
-        tokens, certain = tree.tokens.tolist(), one_hot_rows(tree)
+        tokens, certain = tree.token_ids, one_hot_rows(tree)
         accept = torch.zeros(len(tree), dtype=p.dtype)
         left: list[torch.Tensor] = []
         for row, children in enumerate(distinct_children(tree, tokens)):

@@ -37,7 +37,7 @@ class Rejection:
         """One acceptance probability a node; the bonus law is the residual, or p at the end."""
         if not len(tree):
             return Verdict.at_root(p)
-        tokens = tree.tokens.tolist()
+        tokens = tree.token_ids
         nodes = range(len(tree))
         accept = chances_of(p, nodes, tokens)
         if tree.drawn:

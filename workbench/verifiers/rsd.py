@@ -42,7 +42,7 @@ class Rsd:
 
     def verify(self, tree: DraftTree, p: Float[torch.Tensor, "rows v"]) -> Verdict:
         """Walk every row's children once; rows that no path reaches are verified as well."""
-        tokens = tree.tokens.tolist()
+        tokens = tree.token_ids
         barred = [False] * len(tree) if tree.candidate is None else (~tree.candidate).tolist()
         accept = torch.zeros(len(tree), dtype=p.dtype)
         left: list[torch.Tensor] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -45,7 +46,7 @@ class SpecTr:
 
     def verify(self, tree: DraftTree, p: Float[torch.Tensor, "rows v"]) -> Verdict:
         """One law a state; rows that repeat a state's path have no probability of their own."""
-        tokens = tree.tokens.tolist()
+        tokens = tree.token_ids
         accept = torch.zeros(len(tree), dtype=p.dtype)
         left: dict[int, torch.Tensor] = {}
         if not tree.drawn:
@@ -66,7 +67,7 @@ class SpecTr:
         return Verdict.from_accept(merged, accept, lambda row: left.get(row, p[row]))
 
 
-def _first_of_state(tree: DraftTree, tokens: list[int]) -> list[int]:
+def _first_of_state(tree: DraftTree, tokens: Sequence[int]) -> list[int]:
     """For each row the first row with the same tokens from the root on."""
     known: dict[tuple[int, int], int] = {}
     first = [0]

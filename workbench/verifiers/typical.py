@@ -44,7 +44,7 @@ class Typical:
         """A certain stop: the end of the best path; then the next token is drawn from p."""
         entropy = -torch.special.xlogy(p, p).sum(-1)
         least = (self.alpha * (-entropy).exp()).clamp_max(self.eps).tolist()
-        tokens = tree.tokens.tolist()
+        tokens = tree.token_ids
         above = [row + 1 for row in tree.parent]
         have = p[above, tokens].double() if tokens else p.new_zeros(0).double()
         worth = have.log().tolist()

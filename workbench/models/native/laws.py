@@ -81,8 +81,9 @@ def largest(rows: torch.Tensor, k: int) -> Largest:
     library = attempt() if fits and 0 < k <= _FEW else None
     if library is None or isinstance(library, Unavailable):
         values, places = rows.topk(k, -1)
-        values = values if rows.dtype == torch.float64 else values.float()
-        return Largest(places.cpu().numpy(), values.cpu().numpy())
+        both = torch.stack((places.double(), values.double())).cpu().numpy()  # one read for both
+        wide = np.float64 if rows.dtype == torch.float64 else np.float32
+        return Largest(both[0].astype(np.int64), both[1].astype(wide))
     n, v = rows.shape
     places = torch.empty((n, k), dtype=torch.int64)
     values = torch.empty((n, k))
