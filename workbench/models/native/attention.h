@@ -213,8 +213,10 @@ void attention(const Layer& layer, const Rows& rows, const Store& store, float* 
       std::memcpy(store.values + at, row + (heads + kv + h) * size, size * sizeof(float));
     }
   }
-#pragma omp parallel for num_threads(rows.threads) schedule(static) if (rows.threads > 1)
-  for (int64_t h = 0; h < kv; ++h) attended(layer, rows, store, h, qkv.data(), mixed.data());
+  shared(rows.threads, kv, [&](int64_t first, int64_t last) {
+    for (int64_t h = first; h < last; ++h)
+      attended(layer, rows, store, h, qkv.data(), mixed.data());
+  });
   multiply(layer.out, mixed.data(), n, stream, true, rows.threads);
 }
 

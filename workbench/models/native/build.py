@@ -17,16 +17,19 @@ from functools import lru_cache
 from pathlib import Path
 
 _SOURCE = Path(__file__).with_name("kernel.cpp")
-_HEADERS = ("registers.h", "product.h", "attention.h", "laws.h")
+_HEADERS = ("registers.h", "threads.h", "product.h", "attention.h", "laws.h")
 _COMPILERS = ("g++", "c++", "clang++")
-# The first that compiles is taken: threads and this very processor, or less of either.
-_FLAGS = (
-    ("-march=native", "-fopenmp"),
-    ("-mcpu=native", "-fopenmp"),
-    ("-march=native", "-Wno-unknown-pragmas"),
-    ("-Wno-unknown-pragmas",),
+# The first that compiles is taken: this very processor, or any of its kind.
+_FLAGS = (("-march=native",), ("-mcpu=native",), ())
+_ALWAYS = (
+    "-O3",
+    "-pthread",
+    "-std=c++17",
+    "-shared",
+    "-fPIC",
+    "-fno-math-errno",
+    "-fno-trapping-math",
 )
-_ALWAYS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 _MACHINES = ("x86_64", "AMD64", "aarch64", "arm64")
 SWITCH = "WORKBENCH_NATIVE"
 

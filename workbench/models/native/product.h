@@ -2,6 +2,7 @@
 #pragma once
 
 #include "registers.h"
+#include "threads.h"
 
 namespace {
 
@@ -79,37 +80,43 @@ inline int even(int64_t left, int64_t most) {
 // Inputs that are multiplied at once: their rows and their part of a panel stay in the first cache.
 constexpr int64_t STRETCH = 512;
 
-// out[n outputs] (+)= x[n inputs] times the matrix; ld: floats from one row of x to the next.
+// One panel's part of a product.
 template <class W>
-void product(const Matrix& m, const float* x, int64_t ld, int64_t n, float* out, bool add,
-             int threads) {
+void panel_of(const Matrix& m, int64_t p, const float* x, int64_t ld, int64_t n, float* out,
+              bool add) {
   const W* panels = static_cast<const W*>(m.panels);
-  const int64_t count = (m.outputs + LANES - 1) / LANES;
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
-  for (int64_t p = 0; p < count; ++p) {
-    constexpr int64_t MOST = sizeof(W) == 2 ? NARROW_BLOCK : BLOCK;
-    const int64_t from = p * LANES;
-    const int64_t lanes = m.outputs - from < LANES ? m.outputs - from : LANES;
-    float sums[BLOCK * LANES];
-    const int64_t blocks = (n + MOST - 1) / MOST, pace = LANES * sizeof(W) / blocks;
-    for (int64_t start = 0, some; start < m.inputs; start += some) {
-      some = blocks > 1 ? even(m.inputs - start, STRETCH) : m.inputs;
-      const W* w = panels + (p * m.inputs + start) * LANES;
-      // Each block of rows fetches its share of what follows, so that memory never waits for sums.
-      Ahead ahead = {reinterpret_cast<const char*>(w + some * LANES), pace};
-      for (int64_t row = 0; row < n; ahead.from += pace * some) {
-        const int rows = even(n - row, MOST);
-        block(rows, w, LANES, x + row * ld + start, ld, some, sums, ahead);
-        for (int r = 0; r < rows; ++r, ++row) {
-          float* to = out + row * m.outputs + from;
-          for (int64_t k = 0; k < lanes; ++k) {
-            float value = sums[r * LANES + k] + (m.bias && !start ? m.bias[from + k] : 0.0f);
-            to[k] = add || start ? to[k] + value : value;
-          }
+  constexpr int64_t MOST = sizeof(W) == 2 ? NARROW_BLOCK : BLOCK;
+  const int64_t from = p * LANES;
+  const int64_t lanes = m.outputs - from < LANES ? m.outputs - from : LANES;
+  float sums[BLOCK * LANES];
+  const int64_t blocks = (n + MOST - 1) / MOST, pace = LANES * sizeof(W) / blocks;
+  for (int64_t start = 0, some; start < m.inputs; start += some) {
+    some = blocks > 1 ? even(m.inputs - start, STRETCH) : m.inputs;
+    const W* w = panels + (p * m.inputs + start) * LANES;
+    // Each block of rows fetches its share of what follows, so that memory never waits for sums.
+    Ahead ahead = {reinterpret_cast<const char*>(w + some * LANES), pace};
+    for (int64_t row = 0; row < n; ahead.from += pace * some) {
+      const int rows = even(n - row, MOST);
+      block(rows, w, LANES, x + row * ld + start, ld, some, sums, ahead);
+      for (int r = 0; r < rows; ++r, ++row) {
+        float* to = out + row * m.outputs + from;
+        for (int64_t k = 0; k < lanes; ++k) {
+          float value = sums[r * LANES + k] + (m.bias && !start ? m.bias[from + k] : 0.0f);
+          to[k] = add || start ? to[k] + value : value;
         }
       }
     }
   }
+}
+
+// out[n outputs] (+)= x[n inputs] times the matrix; ld: floats from one row of x to the next.
+template <class W>
+void product(const Matrix& m, const float* x, int64_t ld, int64_t n, float* out, bool add,
+             int threads) {
+  const int64_t count = (m.outputs + LANES - 1) / LANES;
+  shared(threads, count, [&](int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; ++p) panel_of<W>(m, p, x, ld, n, out, add);
+  });
 }
 
 void multiply(const Matrix& m, const float* x, int64_t n, float* out, bool add, int threads) {
