@@ -41,7 +41,7 @@ TEXT_CSS = """
   font-size: 13px; color: var(--dw-muted); white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 .dw-track { width: 150px; height: 5px; border-radius: 3px; background: var(--dw-rule);
-  overflow: hidden; flex: none; }
+  overflow: hidden; flex: 0 1 auto; min-width: 30px; }
 .dw-fill { height: 100%; background: var(--dw-accent); border-radius: 3px; }
 .dw-fill.dw-open { width: 40%; animation: dw-slide 1.2s ease-in-out infinite alternate; }
 @keyframes dw-slide { from { margin-left: 0 } to { margin-left: 60% } }
