@@ -6,10 +6,10 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from widgets.controls.form import Field
 from widgets.controls.ipywidgets_form import Row
 from widgets.labs import frame
-from widgets.labs.board import Board, Cell, Changes, Section
+from widgets.labs.board import Board, Cell, Changes
+from widgets.labs.board_form import BoardForm
 from widgets.labs.coalesce import Coalescer
 from widgets.labs.decode.jupyter import box, html, title
 from widgets.labs.jupyter_css import JUPYTER_CSS
@@ -44,10 +44,8 @@ class BoardJupyter:
             verb: self._button(verb, label)
             for verb, label in {**board.buttons, **board.knobs}.items()
         }
-        self.rows: list[Row] = []
-        self._headings: dict[str, Any] = {}
+        self.form_rows = BoardForm(board, Row, title)
         self.form = box([], "dw-form")
-        self._sections: tuple[Section, ...] = ()
         self.widget = self._frame()
         self.flush()
         self._writer = Coalescer(self.flush)
@@ -68,32 +66,6 @@ class BoardJupyter:
             button.add_class("dw-primary")
         button.on_click(lambda _: getattr(self.board, verb)())
         return button
-
-    def _fill_form(self) -> None:
-        """Show other fields where the board offers them; a row that goes on stays as it is.
-
-        A control put in anew would lose the focus, and a choice that is on its way from the page.
-        """
-        sections = tuple(self.board.sections)
-        if sections == self._sections:
-            return
-        had, shown = {row.field.key: row for row in self.rows}, []
-        self._sections, self.rows = sections, []
-        for section in sections:
-            if section.title not in self._headings:
-                self._headings[section.title] = title(section.title)
-            rows = [self._row(field, had.get(field.key)) for field in section.fields]
-            self.rows += rows
-            shown += [self._headings[section.title], *(row.widget for row in rows)]
-        if list(self.form.children) != shown:
-            self.form.children = shown
-
-    def _row(self, field: Field, had: Row | None) -> Row:
-        value, titles = self.board.settings[field.key], self.board.titles.get(field.key)
-        if had is None or not had.goes_on(field, titles):
-            return Row(field, value, self._changed, titles)
-        had.become(field, value)
-        return had
 
     def _side(self) -> ipw.Box:
         rows: list[Any] = [self.form]
@@ -132,9 +104,6 @@ class BoardJupyter:
         )
         return box([sheet, plotly_lib(), grid], "dw", "dw-lab", "dw-in-jupyter")
 
-    def _changed(self, key: str, value: Any) -> None:
-        self.board.change(key, value)
-
     def _opened(self, change: dict) -> None:
         for file in change["new"]:
             self.board.open(bytes(file["content"]), file["name"])
@@ -146,7 +115,9 @@ class BoardJupyter:
 
     def flush(self) -> None:
         """Draw what changed."""
-        self._fill_form()
+        controls = self.form_rows.controls()
+        if list(self.form.children) != controls:
+            self.form.children = controls
         for name, value in self._changes.of(self.board.contents()):
             pane = self.html.get(name, self.cells.get(name))
             if isinstance(pane, ipw.HTML):
@@ -159,8 +130,7 @@ class BoardJupyter:
         verbs = self.board.verbs()
         for verb, button in self.buttons.items():
             button.disabled = verb not in verbs
-        for row in self.rows:
-            row.put(self.board.settings[row.field.key])
+        self.form_rows.put()
 
     def close(self) -> None:
         """Stop the writer and take the widgets off the page."""

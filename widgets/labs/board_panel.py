@@ -9,9 +9,9 @@ import pandas  # noqa: F401 - plotly fails on one that another thread has begun 
 import panel as pn
 
 from widgets import theme
-from widgets.controls.form import Field
 from widgets.controls.panel_form import Row
-from widgets.labs.board import Board, Changes, Section
+from widgets.labs.board import Board, Changes
+from widgets.labs.board_form import BoardForm
 from widgets.labs.coalesce import Coalescer
 from widgets.labs.decode.panel import BUTTON_CSS, FILE_CSS, html
 from widgets.views.clicks import customdata
@@ -24,6 +24,11 @@ VIEWS = {
     "stream": TokenStreamView,
     "canvas": MaskCanvasView,
 }
+
+
+def heading(title: str) -> pn.pane.HTML:
+    """The name of a section of the form."""
+    return html(f'<h3 class="dw-title">{title}</h3>', margin=(9, 0, 3, 0))
 
 
 class BoardPanel:
@@ -50,9 +55,7 @@ class BoardPanel:
             verb: self._button(verb, label)
             for verb, label in {**board.buttons, **board.knobs}.items()
         }
-        self.rows: list[Row] = []
-        self._headings: dict[str, Any] = {}
-        self._sections: tuple[Section, ...] = ()
+        self.form_rows = BoardForm(board, Row, heading)
         self.form = pn.Column(margin=0, sizing_mode="stretch_width", styles={"gap": "2px"})
         self._writer = Coalescer(lambda: self._schedule(self.flush))
         board.listen(self._writer.mark)
@@ -76,35 +79,6 @@ class BoardPanel:
         button = pn.widgets.Button(label=label, color=kind, **look)
         button.on_click(lambda _: getattr(self.board, verb)())
         return button
-
-    def _heading(self, title: str) -> Any:
-        return html(f'<h3 class="dw-title">{title}</h3>', margin=(9, 0, 3, 0))
-
-    def _fill_form(self) -> None:
-        """Show other fields where the board offers them; a row that goes on stays as it is.
-
-        A control put in anew would lose the focus, and a choice that is on its way from the page.
-        """
-        sections = tuple(self.board.sections)
-        if sections == self._sections:
-            return
-        had, shown = {row.field.key: row for row in self.rows}, []
-        self._sections, self.rows = sections, []
-        for section in sections:
-            if section.title not in self._headings:
-                self._headings[section.title] = self._heading(section.title)
-            rows = [self._row(field, had.get(field.key)) for field in section.fields]
-            self.rows += rows
-            shown += [self._headings[section.title], *(row.widget for row in rows)]
-        if list(self.form.objects) != shown:
-            self.form.objects = shown
-
-    def _row(self, field: Field, had: Row | None) -> Row:
-        value, titles = self.board.settings[field.key], self.board.titles.get(field.key)
-        if had is None or not had.goes_on(field, titles):
-            return Row(field, value, self._changed, titles)
-        had.become(field, value)
-        return had
 
     def side(self) -> pn.Column:
         """The left column."""
@@ -143,9 +117,6 @@ class BoardPanel:
 
     # ---- from the browser ----------------------------------------------------------------------
 
-    def _changed(self, key: str, value: Any) -> None:
-        self.board.change(key, value)
-
     def _events(self, name: str, outbox: list) -> None:
         events, self._seen[name] = drain(outbox, self._seen[name])
         for event in events:
@@ -160,7 +131,9 @@ class BoardPanel:
 
     def flush(self) -> None:
         """Draw what changed; called where the document may be changed."""
-        self._fill_form()
+        controls = self.form_rows.controls()
+        if list(self.form.objects) != controls:
+            self.form.objects = controls
         for name, value in self._changes.of(self.board.contents()):
             if name in self.html:
                 self.html[name].object = value
@@ -173,8 +146,7 @@ class BoardPanel:
         verbs = self.board.verbs()
         for verb, button in self.buttons.items():
             button.disabled = verb not in verbs
-        for row in self.rows:
-            row.put(self.board.settings[row.field.key])
+        self.form_rows.put()
 
     def darken(self, dark: bool) -> None:
         """Redraw the figures for a dark or a light page."""

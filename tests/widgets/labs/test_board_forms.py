@@ -73,7 +73,7 @@ def shown():
 
 
 def controls(view) -> dict:
-    return {row.field.key: row.control for row in view.rows}
+    return {row.field.key: row.control for row in view.form_rows.rows}
 
 
 @HOSTS
