@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -158,8 +160,19 @@ def app_url(browser, tmp_path_factory) -> Iterator[str]:
         end(process)
 
 
+@pytest.fixture
+def jupyter(jupyter_server) -> Iterator[tuple[str, Path]]:
+    """The server for one test at a time of all processes.
+
+    JupyterLab waits two seconds for a view to start, which two pages, their servers and their
+    kernels on two cores may together not give it.
+    """
+    with FileLock(Path(tempfile.gettempdir()) / "workbench-jupyter-page.lock", timeout=600):
+        yield jupyter_server
+
+
 @pytest.fixture(scope="session")
-def jupyter(browser, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+def jupyter_server(browser, tmp_path_factory) -> Iterator[tuple[str, Path]]:
     """JupyterLab with nobody's settings, and the folder that it shows."""
     home, port = tmp_path_factory.mktemp("jupyter"), free_port()
     work = home / "work"

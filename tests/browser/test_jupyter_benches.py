@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -101,7 +102,10 @@ def test_one_gesture_in_each_bench_moves_a_dial(open_page, jupyter, names, shots
     pruning.scroll_into_view_if_needed()
     page.screenshot(path=shots / "jupyter-pruning-first.png")
     canvas = pruning.locator(".dw-mask_canvas canvas").first
-    assert canvas.evaluate(COLOURED), "the shades of the weights have the theme's colour"
+    deadline = time.monotonic() + 20  # it is drawn when the page finds the time
+    while not canvas.evaluate(COLOURED):
+        assert time.monotonic() < deadline, "the shades of the weights have the theme's colour"
+        page.wait_for_timeout(100)
     press(pruning, "▶ Measure")
     dense = reading(pruning, ACCEPTANCE)
     dragged(page, pruning, "ratio", 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from html import escape
 from typing import Any
 
@@ -71,7 +72,7 @@ class Row:
             self.field, self._quiet = field, True
             self.label.value = label_html(field)
             try:
-                with self.control.hold_sync(), self.control.hold_trait_notifications():
+                with self.control.hold_sync(), self._range_at_once():
                     for name, new in self._range().items():
                         if getattr(self.control, name) != new:
                             setattr(self.control, name, new)
@@ -81,6 +82,11 @@ class Row:
             finally:
                 self._quiet = False
         self.put(value)
+
+    def _range_at_once(self) -> AbstractContextManager:
+        """Least and most may only change together; a list has to be there before its value."""
+        chosen = self.field.control == "choice"
+        return nullcontext() if chosen else self.control.hold_trait_notifications()
 
     def _range(self) -> dict[str, Any]:
         """What the control can be set to."""

@@ -10,7 +10,9 @@ function initialize({ model }) {
   script.src = URL.createObjectURL(new Blob([model.get("script")], { type: "text/javascript" }));
   script.onload = () => URL.revokeObjectURL(script.src);
   script.onerror = () => { globalThis.__dwPlotlyComes = false; };
-  document.head.append(script);
+  // To run it takes a second of a slow machine, in which no other view of the page could start.
+  const later = globalThis.requestIdleCallback || ((work) => setTimeout(work));
+  later(() => document.head.append(script), { timeout: 3000 });
 }
 
 export default { initialize, render({ el }) { el.style.display = "none"; } };

@@ -127,6 +127,18 @@ def test_a_value_that_left_its_range_or_choices_is_what_the_board_says(shown, ho
 
 
 @HOSTS
+def test_a_new_choice_that_is_chosen_at_once_is_shown(shown, host):
+    board, view = shown(host)
+    held = controls(view)
+    board.settings |= {"to": "b", "layer": 6}  # as an adapter is that was just trained
+    board.sections = LOADED
+    view.flush()
+    assert controls(view)["to"] is held["to"] and held["to"].value == "b"
+    assert controls(view)["layer"].value == 6
+    assert set(board.told) <= {("to", "b"), ("layer", 6)}, "what the board says already"
+
+
+@HOSTS
 def test_another_kind_of_control_is_made_anew(shown, host):
     board, view = shown(host)
     old = controls(view)["layer"]
