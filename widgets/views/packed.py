@@ -1,7 +1,7 @@
 """Data of a view as one JSON text, which hosts pass on without looking into it.
 
 *Idea*: both hosts walk through every list that they send, value by value, to look for buffers or
-models in it (Bokeh four times). A text is one value; the page opens it (``dwField`` in host.js).
+models in it. A text is one value; the page opens it (``dwFields`` in host.js).
 """
 
 from __future__ import annotations
@@ -18,8 +18,3 @@ def packed(data: Mapping[str, Any]) -> dict[str, Any]:
     if not data:
         return {}
     return {KEY: json.dumps(data, separators=(",", ":"), ensure_ascii=False)}
-
-
-def unpacked(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What :func:`packed` was given."""
-    return json.loads(data[KEY]) if KEY in data else dict(data)

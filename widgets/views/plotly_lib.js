@@ -10,7 +10,7 @@ function initialize({ model }) {
   script.src = URL.createObjectURL(new Blob([model.get("script")], { type: "text/javascript" }));
   script.onload = () => URL.revokeObjectURL(script.src);
   script.onerror = () => { globalThis.__dwPlotlyComes = false; };
-  // To run it takes a second of a slow machine, in which no other view of the page could start.
+  // While it runs no other view of the page can start, so it waits until those have.
   const later = globalThis.requestIdleCallback || ((work) => setTimeout(work));
   later(() => document.head.append(script), { timeout: 3000 });
 }

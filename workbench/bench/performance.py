@@ -30,8 +30,8 @@ Made by `workbench bench performance --write`; every part names the machine and 
 compared runs interleaved in one process, and ratios are medians with a bootstrapped 90 % interval.
 Another machine gives other numbers: the command is there to be run on yours.
 """
-# Draft sizes of the targets' table: the fastest of a few on held-out prose, docstrings and tests,
-# so that they are not fitted to the code that the table is measured on.
+# Draft sizes of the targets' table: of a few, those with most tokens for what a pass of so many rows
+# takes, on held-out prose, docstrings and tests, so not on the code that is measured.
 SIZES = {
     "draft_model": dict(depth=3, nodes=3, width=1),
     "token_recycling": dict(depth=4, nodes=4, width=1),
@@ -104,8 +104,8 @@ PARTS = {
         " is no pass of a model. Aimed at: plain 3 x transformers, draft model 1.3 x plain and"
         " token recycling or REST 2 x plain on code, at most 10 % outside. What is short of that:"
         " the prompt is read at the same pace by every row; a pass that waits for memory carries"
-        " five rows almost for nothing and pays for each further one, so a small target's trees"
-        " stay small; and what stands around a pass is some hundred steps of Python in caches"
+        " a few rows almost for nothing and pays for each further one (see its own table), so the"
+        " trees of a small target stay small; and what stands around a pass is Python in caches"
         " that the weights have just swept.",
     ),
     "passes": (

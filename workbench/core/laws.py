@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from jaxtyping import Float
 
+from workbench.core.transfer import sent
 from workbench.core.tree import DraftTree, shape_of
 
 
@@ -41,8 +42,7 @@ def chances_of(
         numbers = laws.detach().numpy()
         return [float(numbers[at]) for at in zip(rows, tokens, strict=True)]
     places = [row * laws.shape[-1] + token for row, token in zip(rows, tokens, strict=True)]
-    sent = torch.tensor(places).to(laws.device, non_blocking=True)  # else it waits for the device
-    return laws.reshape(-1)[sent].tolist()
+    return laws.reshape(-1)[sent(places, laws.device)].tolist()
 
 
 def distinct_children(tree: DraftTree, tokens: Sequence[int]) -> list[tuple[int, ...]]:

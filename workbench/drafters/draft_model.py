@@ -105,7 +105,7 @@ class DraftModel:
         tokens = torch.tensor(drawn.tokens)
         if max(widths) > 1:
             laws = laws[[level for level, width in enumerate(widths) for _ in range(width)]]
-            tokens = _beside(drawn, laws, widths, uniforms)
+            tokens = _beside(drawn, laws, widths, firsts, uniforms)
             scores = laws.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
         device = ctx.device
         probs = None if ctx.sampling.greedy else laws.to(device)
@@ -137,11 +137,11 @@ def _parents(widths: list[int]) -> tuple[int, ...]:
     return tuple(parent)
 
 
-def _beside(drawn: Chain, laws, widths: list[int], uniforms) -> torch.Tensor:
+def _beside(drawn: Chain, laws, widths: list[int], firsts: list[int], uniforms) -> torch.Tensor:
     """The path's tokens with the siblings of each, drawn from its law or the next likeliest."""
     if uniforms is not None:
         tokens = draw(laws, uniforms)
-        tokens[[sum(widths[:level]) for level in range(len(widths))]] = torch.tensor(drawn.tokens)
+        tokens[firsts] = torch.tensor(drawn.tokens)
         return tokens
     tops = drawn.laws.topk(max(widths)).indices.tolist()
     levels = zip(drawn.tokens, tops, widths, strict=True)

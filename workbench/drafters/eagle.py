@@ -9,10 +9,10 @@ from torch import nn
 
 from workbench.core.decoding import Budget, Context, DraftStep, Feedback, Need
 from workbench.core.method import Paper, knob, method
+from workbench.core.transfer import sent
 from workbench.core.tree import DraftTree
 from workbench.models.attachments import load_attachment
 from workbench.models.blocks import Block, BlockShape, BlockStore
-from workbench.models.transfer import sent
 
 
 class EagleHead(nn.Module):

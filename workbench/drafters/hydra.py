@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from workbench.core.decoding import Budget, Context, Feedback, Need
 from workbench.core.method import Paper, knob, method
 from workbench.core.template import Template, grown_template
+from workbench.core.transfer import sent
 from workbench.core.tree import DraftTree, shape_of
 from workbench.models.attachments import load_attachment
 from workbench.models.blocks import Block, BlockShape, BlockStore
-from workbench.models.transfer import sent
 
 HEADS = 3
 _UNMEASURED = ((0.3, 0.12, 0.07, 0.05, 0.04, 0.03, 0.02, 0.02),) * HEADS

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from workbench.core.decoding import Budget, Context, Feedback, Need
 from workbench.core.method import Paper, knob, method
 from workbench.core.template import Template, grown_template
+from workbench.core.transfer import sent
 from workbench.core.tree import DraftTree, shape_of
 from workbench.models.attachments import load_attachment
-from workbench.models.transfer import sent
 
 HEADS = 3
 # What the template assumes of a head nobody measured: chance of each rank, the same at each depth.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from workbench.models.transfer import sent
+from workbench.core.transfer import sent
 
 
 class HiddenText(Mapping[str, torch.Tensor]):

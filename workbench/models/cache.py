@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from workbench.models.transfer import sent
+from workbench.core.transfer import sent
 
 
 class PreallocatedLayer(DynamicLayer):

@@ -15,6 +15,7 @@ import torch
 from workbench.core.errors import BadInput, ModelError, NotFinite
 from workbench.core.sampling import Sampling
 from workbench.core.span import Span
+from workbench.core.transfer import sent
 from workbench.models import walk
 from workbench.models.account import Account
 from workbench.models.anatomy import first_bad_layer, longest_list
@@ -24,7 +25,6 @@ from workbench.models.forward import Ascent, Forward, common_prefix, tree_block
 from workbench.models.native.laws import Chain, plain
 from workbench.models.places import PassOf
 from workbench.models.rows import Rows
-from workbench.models.transfer import sent
 
 # Nobody can stop a chain of steps in between; longer ones go step by step.
 _LONGEST_CHAIN_MS = 100.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -11,12 +12,18 @@ from types import SimpleNamespace
 import msgspec
 
 from widgets.labs.decode.engine import Engine, NodeLaws
+from widgets.views.packed import KEY
 from workbench.core.errors import BadInput, ModelError
 from workbench.core.trace import Baseline, Forwards, Limits, Method, Ms, Round, Top, Trace
 
 LONG_S = 60.0  # a wait that only a failure uses up; a busy machine needs a few seconds
 SMALL_ARENA = {"drafters": ("prompt_lookup",), "new_tokens": 6, "repeats": 2, "per_kind": 1}
 PIECES = {0: "def", 1: " f", 2: "(", 3: "x", 4: "):", 5: "\n", 6: " return", 7: "y"}
+
+
+def unpacked(data: dict) -> dict:
+    """What a view's page makes of its packed data."""
+    return json.loads(data[KEY]) if KEY in data else dict(data)
 
 
 def make_round(index: int, start: int = 4) -> Round:

@@ -8,7 +8,7 @@ import time
 
 import msgspec
 import pytest
-from lab_script import LONG_S, make_round, make_trace, undrafted, until
+from lab_script import LONG_S, make_round, make_trace, undrafted, unpacked, until
 
 from widgets.figures.method_picture import kind_of
 from widgets.figures.token_stream import stream_data
@@ -19,7 +19,7 @@ from widgets.labs.decode.controller import DecodeController
 from widgets.labs.decode.growing import TAIL_RATIO, TAIL_TOKENS, Kind, LiveStream, Tally
 from widgets.labs.decode.jupyter import JupyterView
 from widgets.labs.decode.panel import DecodePanel
-from widgets.views.packed import packed, unpacked
+from widgets.views.packed import packed
 
 COLUMNS = ("tokens", "round", "node", "index", "p", "q", "alternatives", "words", "fates")
 

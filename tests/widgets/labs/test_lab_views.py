@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from lab_script import make_trace
+from lab_script import make_trace, unpacked
 
 from widgets.labs.decode import exports
 from widgets.labs.decode.blocks import Presenter, bound_row
@@ -19,7 +19,6 @@ from widgets.labs.decode.jupyter import JupyterView
 from widgets.labs.decode.lab import DecodeLab, show
 from widgets.labs.decode.panel import DecodePanel
 from widgets.labs.decode.twin import twin_html
-from widgets.views.packed import unpacked
 from workbench.core.errors import BadInput, TraceError
 from workbench.core.trace import Baseline, Trace
 
