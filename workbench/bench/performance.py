@@ -30,8 +30,8 @@ Made by `workbench bench performance --write`; every part names the machine and 
 compared runs interleaved in one process, and ratios are medians with a bootstrapped 90 % interval.
 Another machine gives other numbers: the command is there to be run on yours.
 """
-# Draft sizes of the targets' table: of a few, those with most tokens for what a pass of so many rows
-# takes, on held-out prose, docstrings and tests, so not on the code that is measured.
+# Draft sizes of the targets' table: of a few, those with most tokens for what such a pass takes, on
+# held-out prose, docstrings and tests, so not on the code that is measured.
 SIZES = {
     "draft_model": dict(depth=3, nodes=3, width=1),
     "token_recycling": dict(depth=4, nodes=4, width=1),
