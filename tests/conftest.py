@@ -33,6 +33,17 @@ def pytest_collection_modifyitems(items: list) -> None:
         return "/tests/browser/" in path, "jupyter" not in path
 
     items.sort(key=place)
+    if os.environ.get("WORKBENCH_SECOND_TRY") == "1":  # decision 012
+        for item in items:
+            if "/tests/browser/" in item.path.as_posix():
+                item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """What failed and was tried once more is told with its reason, whatever became of it."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"first try of {report.nodeid}", sep="-")
+        terminalreporter.write_line(str(report.longrepr))
 
 
 # Imported inside: shapes are checked only in modules that are imported after pytest has started.

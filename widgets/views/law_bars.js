@@ -36,13 +36,18 @@ export default {
     root.append(title, stage);
     const stopFollowing = dwFollow(model, el, root);
     let slots = [], dragging = null, sent = 0, timer, full = 1;
+    const wished = dwWish(() => draw());
 
-    const say = (law, index, value, last) => {
-      const send = () => { sent = Date.now(); post({ kind: "bar", law, index, value: Math.round(value * 1000) / 1000 }); };
+    const say = (slot, asked, last) => {
+      const { law, index } = slot, value = Math.round(asked * 1000) / 1000;
+      const send = () => { sent = Date.now(); post({ kind: "bar", law, index, value }); };
+      place(slot, value);
+      wished.make({ slot, value });
       clearTimeout(timer);
       if (last || Date.now() - sent > 70) send(); else timer = setTimeout(send, 70);
     };
     const place = (slot, value) => {
+      slot.shown = value;
       const share = 100 * TOP * Math.min(1, value / full);
       slot.bar.style.height = `${share}%`;
       slot.grip.style.bottom = `calc(${share}% - 2px)`;
@@ -72,25 +77,22 @@ export default {
           box.append(slot.bar, slot.grip, slot.value);
           box.addEventListener("pointerdown", (event) => {
             dragging = slot; box.setPointerCapture(event.pointerId); box.focus(); event.preventDefault();
-            const value = fromPointer(slot, event); place(slot, value); say(law, index, value, false);
+            say(slot, fromPointer(slot, event), false);
           });
           box.addEventListener("pointermove", (event) => {
-            if (dragging !== slot) return;
-            const value = fromPointer(slot, event); place(slot, value); say(law, index, value, false);
+            if (dragging === slot) say(slot, fromPointer(slot, event), false);
           });
           const drop = (event) => {
             if (dragging !== slot) return;
-            dragging = null; say(law, index, fromPointer(slot, event), true);
+            dragging = null; say(slot, fromPointer(slot, event), true);
           };
           box.addEventListener("pointerup", drop);
-          box.addEventListener("pointercancel", () => { dragging = null; });
+          box.addEventListener("pointercancel", () => { dragging = null; draw(); });
           box.addEventListener("keydown", (event) => {
             const step = { ArrowUp: 0.02, ArrowDown: -0.02, PageUp: 0.1, PageDown: -0.1 }[event.key];
             if (step === undefined) return;
             event.preventDefault();
-            const now = (model.get("data")[law] || [])[index] || 0;
-            const value = Math.min(1, Math.max(0, now + step));
-            place(slot, value); say(law, index, value, true);
+            say(slot, Math.min(1, Math.max(0, slot.shown + step)), true);
           });
           pair.append(box);
           slots.push(slot);
@@ -106,10 +108,16 @@ export default {
       if (key !== shown) { shown = key; build(data); }
       // The scale holds still while a bar is dragged; half a unit suits most laws better than one.
       if (!dragging) full = Math.max(...data.p, ...data.q) > 0.48 ? 1 : 0.5;
-      for (const slot of slots) if (slot !== dragging) place(slot, data[slot.law][slot.index]);
+      for (const slot of slots) {
+        const given = data[slot.law][slot.index], own = wished.or(null);
+        if (slot === dragging) continue;
+        if (!own || own.slot !== slot) place(slot, given);
+        else if (Math.abs(own.value - given) > 5e-4) place(slot, own.value); // a late answer
+        else { wished.forget(); place(slot, given); }
+      }
     };
     const stopListening = dwListen(model, { data: draw });
     draw();
-    return () => { clearTimeout(timer); stopListening(); stopFollowing(); };
+    return () => { clearTimeout(timer); wished.forget(); stopListening(); stopFollowing(); };
   },
 };
