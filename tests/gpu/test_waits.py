@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 import torch
-from gpu.pretend import ELSEWHERE, Far, Pretending, moved
+from gpu.pretend import Far, Pretending
 
 from workbench.core.decoding import Budget
 from workbench.core.sampling import Sampling
@@ -17,7 +15,6 @@ from workbench.drafters.eagle import Eagle
 from workbench.drafters.hydra import Hydra
 from workbench.drafters.medusa import Medusa
 from workbench.engine.decode import Decoding, decode
-from workbench.models.anatomy import anatomy_of
 from workbench.models.graphs import GraphWalk
 from workbench.models.model import Model
 from workbench.models.recording import CalledAgain
@@ -64,25 +61,11 @@ class Listening:
 
 
 @pytest.fixture
-def pretending(monkeypatch) -> Iterator[Pretending]:
-    """Weights that are moved become new tensors, as those of another kind have to."""
-    before = torch.__future__.get_overwrite_module_params_on_conversion()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    with torch.inference_mode(), Pretending() as mode:
-        yield mode
-    torch.__future__.set_overwrite_module_params_on_conversion(before)
-
-
-@pytest.fixture
-def far(loaded, pretending) -> Model:
+def far(loaded, elsewhere) -> Model:
     """A tiny target on the pretended device, whose passes are recorded ones."""
-    near = loaded("llama", **SMALL)
-    with torch.inference_mode(False):
-        network = moved(copy.deepcopy(near.network))
-    model = Model("far", network, near.tokenizer, anatomy_of(network), mode="fused")
+    model = elsewhere(loaded("llama", **SMALL))
     model.__dict__["graphs"] = GraphWalk(model.anatomy, CalledAgain)
     model.graphs.refused = ""
-    assert model.torch_device == ELSEWHERE
     return model
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from workbench.core.errors import UndeclaredNeed
 from workbench.core.sampling import Sampling
+from workbench.core.transfer import Crossings
 from workbench.core.tree import DraftTree, shape_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Context:
         provided: values of the declared needs.
         reported: what the methods said about this round, for its record (:meth:`report`).
         notes: sentences about this round (:meth:`say`).
+        crossings: what went from one model's device to the other's in this round.
     """
 
     tokens: list[int]
@@ -64,6 +66,7 @@ class Context:
     provided: dict[Need, Any] = field(default_factory=dict)
     reported: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    crossings: Crossings = field(default_factory=Crossings)
 
     def report(self, key: str, value: Any) -> None:
         """Put a small JSON-able value into this round's record, for the method's own picture."""
@@ -74,8 +77,8 @@ class Context:
         self.notes.append(sentence)
 
     def take_reports(self) -> tuple[dict[str, Any], str]:
-        """What was reported and said since the last call."""
-        told, note = self.reported, " ".join(self.notes)
+        """What was reported, said and carried since the last call."""
+        told, note = self.reported | self.crossings.take(), " ".join(self.notes)
         self.reported, self.notes = {}, []
         return told, note
 
@@ -115,9 +118,20 @@ class Context:
         """A copy of the target, made when first used, that may be pruned, adapted or cut."""
         return self._get(Need.TWIN)
 
-    def uniform(self, *shape: int) -> Float[torch.Tensor, ...]:
-        """Fresh uniforms in [0, 1) from the run's generator, on the target's device."""
-        return torch.rand(shape, generator=self.rng, dtype=torch.float64).to(self.device)
+    def here(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor on the target's device: what a draft elsewhere made crosses here, counted."""
+        return self.crossings.carried(tensor, self.device)
+
+    def uniform(self, *shape: int, device: torch.device | None = None) -> Float[torch.Tensor, ...]:
+        """Fresh uniforms in [0, 1) from the run's generator, on the target's device or another.
+
+        The generator is the CPU's. A draft on the CPU has its uniforms at once; those of a draft
+        on a GPU cross to it where the target is not there too.
+        """
+        made = torch.rand(shape, generator=self.rng, dtype=torch.float64)
+        if device is None or device == self.device:
+            return made.to(self.device)
+        return self.crossings.carried(made, device)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""Numbers on their way to a device, without a wait for what it is doing."""
+"""Numbers on their way to a device, and what crosses between the devices of two models."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+
+from workbench.core.clock import elapsed_ms, now
 
 
 def sent(numbers: Sequence[int], device: torch.device) -> torch.Tensor:
@@ -15,3 +17,41 @@ def sent(numbers: Sequence[int], device: torch.device) -> torch.Tensor:
     """
     here = torch.tensor(numbers, dtype=torch.long)
     return here if device.type == "cpu" else here.to(device, non_blocking=True)
+
+
+class Crossings:
+    """Carries tensors between the devices of draft and target, and counts what that took.
+
+    *What is measured*: bytes, as the shapes and dtypes say, and the milliseconds of each copy. On a
+    GPU (the one that is left, else the one that is reached) they lie between two marks of its own
+    timeline, so passes that were queued before are not in them, but the host's part of a copy from
+    or to pageable memory is. Without a GPU they are the wall's. A copy to a CPU waits for the
+    numbers, as whoever needs them there has to; one to a GPU waits for nothing, and its marks are
+    read when the round is recorded, after its outcome was. Token ids that a session is given as
+    plain numbers are no crossing: they are sent the same way where there is only one device.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._marks: list[tuple] = []
+
+    def carried(self, tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """The tensor on that device: itself, uncounted, where it is there already."""
+        source = tensor.device
+        if source == device:
+            return tensor
+        timeline = source if source.type == "cuda" else device
+        began = now(timeline)
+        there = tensor.to(device, non_blocking=source.type == "cpu")
+        self._marks.append((began, now(timeline)))
+        self._bytes += tensor.numel() * tensor.element_size()
+        return there
+
+    def take(self) -> dict[str, float]:
+        """``transfer_ms`` and ``transfer_bytes`` since the last call; empty if nothing crossed."""
+        if not self._marks:
+            return {}
+        spent_ms = sum(elapsed_ms(*marks) for marks in self._marks)
+        told = {"transfer_ms": spent_ms, "transfer_bytes": self._bytes}
+        self._bytes, self._marks = 0, []
+        return told

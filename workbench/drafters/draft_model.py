@@ -71,10 +71,10 @@ class DraftModel:
             session.commit([0])
         greedy = ctx.sampling.greedy
         tree = DraftTree(
-            torch.cat(drafted).to(ctx.device),
+            ctx.here(torch.cat(drafted)),
             _parents(widths[:depth]),
-            None if greedy else torch.stack(laws).to(ctx.device),
-            torch.cat(scores).to(ctx.device),
+            None if greedy else ctx.here(torch.stack(laws)),
+            ctx.here(torch.cat(scores)),
         )
         return tree, None
 
@@ -96,7 +96,8 @@ class DraftModel:
         if asks or many or not alike or not session.runs_on(ctx.sampling, len(widths)):
             return None
         firsts = [sum(widths[:level]) for level in range(len(widths))]
-        uniforms = None if ctx.sampling.greedy else ctx.uniform(sum(widths))
+        count = sum(widths)
+        uniforms = None if ctx.sampling.greedy else ctx.uniform(count, device=session.device)
         along = [] if uniforms is None else uniforms[firsts].tolist()
         drawn = session.run_on(tokens, len(widths), ctx.sampling, along)
         if drawn is None:
@@ -107,9 +108,8 @@ class DraftModel:
             laws = laws[[level for level, width in enumerate(widths) for _ in range(width)]]
             tokens = _beside(drawn, laws, widths, firsts, uniforms)
             scores = laws.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-        device = ctx.device
-        probs = None if ctx.sampling.greedy else laws.to(device)
-        return DraftTree(tokens.to(device), _parents(widths), probs, scores.to(device))
+        probs = None if ctx.sampling.greedy else ctx.here(laws)
+        return DraftTree(ctx.here(tokens), _parents(widths), probs, ctx.here(scores))
 
     def _level(self, ctx: Context, logits, law, width: int):
         """Tokens ``[width]`` of one level and the draft's own probability of each."""
@@ -119,7 +119,7 @@ class DraftModel:
             else:
                 level = logits[: ctx.vocab_size].topk(width).indices
             return level, logits.float().softmax(-1)[level]
-        uniforms = ctx.uniform(width).to(law.device)
+        uniforms = ctx.uniform(width, device=law.device)
         level = draw(law.expand(width, -1), uniforms)
         return level, law[level]
 

@@ -98,7 +98,7 @@ class DraftTreeOfModel:
         session.sync(tokens[:-1])
         logits = session.forward(tokens[-1:]).logits
         for depth in range(1, budget.depth + 1):
-            laws = ctx.sampling.law(fit_vocabulary(logits, ctx.vocab_size)).to(ctx.device)
+            laws = ctx.sampling.law(fit_vocabulary(logits, ctx.vocab_size))
             first = len(growth.tokens)
             self._level(ctx, growth, laws, logits, depth, budget)
             new = growth.tokens[first:]
@@ -112,11 +112,12 @@ class DraftTreeOfModel:
             growth.rows = list(range(first + 1, len(growth.tokens) + 1))
         session.crop(len(session))  # the tree's rows are not kept
         probs = torch.stack(growth.laws) if growth.laws and not ctx.sampling.greedy else None
+        place = session.device  # siblings are drawn where the laws are; what was drawn crosses
         return DraftTree(
-            torch.tensor(growth.tokens, dtype=torch.long, device=ctx.device),
+            ctx.here(torch.tensor(growth.tokens, dtype=torch.long, device=place)),
             tuple(growth.parent),
-            probs,
-            torch.tensor(growth.score, device=ctx.device),
+            None if probs is None else ctx.here(probs),
+            ctx.here(torch.tensor(growth.score, device=place)),
             with_replacement=self.sampler in ("independent", "sequences"),
         ), None
 
@@ -141,23 +142,25 @@ class DraftTreeOfModel:
 
     def _drawn(self, ctx: Context, law: torch.Tensor, k: int) -> siblings.Siblings:
         if self.sampler == "gumbel_top_k":
-            return siblings.without_replacement(law, ctx.uniform(len(law)), k)
+            uniforms = ctx.uniform(len(law), device=law.device)
+            return siblings.without_replacement(law, uniforms, k)
         if self.sampler == "greedy_top":
-            return siblings.top_and_one(law, ctx.uniform(1), k)
-        return siblings.independent(law, ctx.uniform(k))
+            return siblings.top_and_one(law, ctx.uniform(1, device=law.device), k)
+        return siblings.independent(law, ctx.uniform(k, device=law.device))
 
     def _beam_level(self, ctx: Context, growth: _Growth, laws, budget: Budget) -> None:
         """The survivors of all beams, in falling value; siblings keep that order."""
-        zero = torch.zeros(1, dtype=torch.float64, device=ctx.device)
+        zero = torch.zeros(1, dtype=torch.float64, device=laws.device)
         log_prob = zero if growth.log_prob is None else growth.log_prob
         value = zero if growth.value is None else growth.value
         room = min(self.width, budget.width, budget.nodes - len(growth.tokens))
-        beam = siblings.stochastic_beam(laws, log_prob, value, ctx.uniform(*laws.shape), room)
+        uniforms = ctx.uniform(*laws.shape, device=laws.device)
+        beam = siblings.stochastic_beam(laws, log_prob, value, uniforms, room)
         growth.log_prob, growth.value = beam.log_prob, beam.value
         earlier: dict[int, torch.Tensor] = {}
         for place, token in zip(beam.parent.tolist(), beam.token.tolist(), strict=True):
             law = earlier.get(place, laws[place])
-            one = torch.tensor([token], device=ctx.device)
+            one = torch.tensor([token], device=laws.device)
             growth.add(growth.rows[place], siblings.Siblings(one, law[None]), budget.nodes)
             rest = law.clone()
             rest[token] = 0

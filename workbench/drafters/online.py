@@ -161,7 +161,12 @@ class Online:
 
     def _study(self, ctx: Context, state: OnlineState) -> list[float]:
         """One training step; the loss before and after it."""
-        count, study = state.waiting, state.learner.study(state.lessons(), self.rate)
+        device = state.session.device
+        lessons = [
+            dataclasses.replace(one, logits=ctx.crossings.carried(one.logits, device))
+            for one in state.lessons()
+        ]
+        count, study = state.waiting, state.learner.study(lessons, self.rate)
         state.earlier, state.places, state.logits = [], [], []
         if study.kept:
             state.taught += count

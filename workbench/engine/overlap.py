@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
+from workbench.core.clock import elapsed_ms
 from workbench.core.decoding import Context
 from workbench.core.sampling import draw, fit_vocabulary
 from workbench.core.trace import Lane
@@ -20,7 +21,10 @@ T = TypeVar("T")
 
 
 class Block(NamedTuple):
-    """Drafted tokens and the laws they were drawn from, ``[g v]`` (None at temperature 0)."""
+    """Drafted tokens and the laws they were drawn from, ``[g v]`` (None at temperature 0).
+
+    The laws stay on the draft's device: only those of tokens that are tested have to cross.
+    """
 
     tokens: list[int]
     laws: torch.Tensor | None = None
@@ -69,14 +73,24 @@ class Stretch(NamedTuple):
 def both(
     run: Decoding, ctx: Context, waiting: Block, count: int, clock: Clock, pool: Executor
 ) -> Stretch:
-    """Let the target check what waits while the draft writes ``count`` tokens after it."""
-    uniforms, start = ctx.uniform(count).tolist(), clock.now_ms()
+    """Let the target check what waits while the draft writes ``count`` tokens after it.
+
+    Where draft and target have a device each, the check ends when the target's is done with it.
+    """
+    uniforms, start = uniform_numbers(ctx, count), clock.now_ms()
+    apart = run.draft is not None and run.draft.device != run.target.device
 
     def drafting() -> tuple[Block, float]:
         return timed(lambda: drafted_after(run, ctx, waiting, uniforms))
 
+    def check() -> Forward:
+        forward = run.target.forward([ctx.tokens[-1], *waiting.tokens])
+        if apart:
+            elapsed_ms(*forward.marks)  # waits; on one device the draft would wait with it
+        return forward
+
     def checking() -> tuple[Forward, float]:
-        return timed(lambda: run.target.forward([ctx.tokens[-1], *waiting.tokens]))
+        return timed(check)
 
     if count and not clock.simulated:
         ahead = pool.submit(drafting)
@@ -95,6 +109,11 @@ def timed(act: Callable[[], T]) -> tuple[T, float]:
     """A result and the milliseconds it took."""
     began = time.perf_counter()
     return act(), (time.perf_counter() - began) * 1e3
+
+
+def uniform_numbers(ctx: Context, count: int) -> list[float]:
+    """So many uniforms as plain numbers: those of a chain are drawn before it."""
+    return ctx.uniform(count, device=torch.device("cpu")).tolist()
 
 
 def drafted_after(run: Decoding, ctx: Context, waiting: Block, uniforms: list[float]) -> Block:
@@ -117,4 +136,4 @@ def drafted_after(run: Decoding, ctx: Context, waiting: Block, uniforms: list[fl
         if place + 1 < len(uniforms):
             logits = session.forward([min(tokens[-1], known - 1)]).logits[-1]
             session.commit([0])
-    return Block(tokens, None if ctx.sampling.greedy else torch.stack(laws).to(ctx.device))
+    return Block(tokens, None if ctx.sampling.greedy else torch.stack(laws))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workbench.models.clock import elapsed_ms
+from workbench.core.clock import elapsed_ms
 
 
 class Account:

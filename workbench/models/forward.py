@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from workbench.core.clock import elapsed_ms
 from workbench.core.errors import BadInput
 from workbench.core.tree import shape_of
-from workbench.models.clock import elapsed_ms
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ HARM = 1.25  # a step that raises the loss on its own lessons by this factor is 
 class Lesson:
     """A text and the teacher's logits after some of its tokens.
 
-    Shapes: places ``[m]`` (indices into ``tokens``), logits ``[m v]``.
+    Shapes: places ``[m]`` (indices into ``tokens``), logits ``[m v]`` on the learner's device.
     """
 
     tokens: list[int]
@@ -109,5 +109,5 @@ class Learner:
             seen = self.model.network(input_ids=ids, use_cache=False).logits[0, lesson.places]
             known = min(seen.shape[-1], lesson.logits.shape[-1])
             student.append(seen[:, :known])
-            teacher.append(lesson.logits[:, :known].to(seen.device))
+            teacher.append(lesson.logits[:, :known])
         return soft_cross_entropy(torch.cat(student), torch.cat(teacher))

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
+from workbench.core.clock import elapsed_ms, now
 from workbench.core.errors import BadInput, ModelError, NotFinite
 from workbench.core.sampling import Sampling
 from workbench.core.span import Span
@@ -20,7 +21,6 @@ from workbench.models import walk
 from workbench.models.account import Account
 from workbench.models.anatomy import first_bad_layer, longest_list
 from workbench.models.cache import KeyValueCache
-from workbench.models.clock import elapsed_ms, now
 from workbench.models.forward import Ascent, Forward, common_prefix, tree_block
 from workbench.models.native.laws import Chain, plain
 from workbench.models.places import PassOf

@@ -13,7 +13,15 @@ from workbench.core.method import Paper, knob, method
 from workbench.core.trace import Lane, Round
 from workbench.core.tree import DraftTree
 from workbench.engine.decode import Decoding, draw_outcome, prepare, target_laws
-from workbench.engine.overlap import Block, Clock, Stretch, both, drafted_after, timed
+from workbench.engine.overlap import (
+    Block,
+    Clock,
+    Stretch,
+    both,
+    drafted_after,
+    timed,
+    uniform_numbers,
+)
 from workbench.engine.record import record_round
 from workbench.engine.stopwatch import Stopwatch
 
@@ -94,7 +102,7 @@ class Pearl:
     def _alone(self, run, ctx, clock, window, end, lanes: list[Lane], watch) -> Block:
         """Draft a block while the target waits."""
         count, start = room(run, ctx, Block([]), window, end), clock.now_ms()
-        uniforms = ctx.uniform(count).tolist()
+        uniforms = uniform_numbers(ctx, count)
         drafted, took_ms = timed(lambda: drafted_after(run, ctx, Block([]), uniforms))
         clock.at_ms = start + took_ms
         watch.lap("draft")
@@ -123,8 +131,9 @@ def _judged(
     """Test the waiting tokens and the first new one; the round, and what waits next."""
     count, overlapped = len(waiting.tokens), bool(work.drafted.tokens)
     chain = waiting.joined(work.drafted.cut(0, 1))
-    tokens = torch.tensor(chain.tokens, dtype=torch.long, device=ctx.device)
-    tree = DraftTree.chain(tokens, chain.laws)
+    tokens = ctx.here(torch.tensor(chain.tokens, dtype=torch.long, device=run.draft.device))
+    laws = None if chain.laws is None else ctx.here(chain.laws)
+    tree = DraftTree.chain(tokens, laws)
     p, bits = target_laws(run, work.forward, ctx.tokens)
     if overlapped:  # nobody knows the law after the newest token yet
         p, bits = torch.cat((p, torch.zeros_like(p[:1]))), [*bits, 0.0]

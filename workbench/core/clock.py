@@ -11,7 +11,7 @@ def now(device: torch.device):
     """A mark on the device's own timeline."""
     if device.type == "cuda":
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(torch.cuda.current_stream(device))  # not of the device that is current
         return event
     return time.perf_counter()
 
