@@ -1,4 +1,4 @@
-"""Tells Python whether the browser wants a dark page; charts are drawn by Python and must know."""
+"""Tells Python what charts need and only the browser knows: dark or light, and how much room."""
 
 from __future__ import annotations
 
@@ -7,18 +7,38 @@ from panel.custom import AnyWidgetComponent
 
 
 class HostMode(AnyWidgetComponent):
-    """Invisible; ``dark`` follows the browser, None before it has spoken."""
+    """Invisible; ``dark`` follows the browser, None before it has spoken.
+
+    ``widths_px`` holds the width of every place on the page that has a ``data-cell``, by that name,
+    in steps of 20 pixels.
+    """
 
     _esm = """
 export default {
   render({ model, el }) {
     el.style.display = "none";
     const wish = matchMedia("(prefers-color-scheme: dark)");
-    const tell = () => { model.set("dark", wish.matches); model.save_changes(); };
+    const cells = [...document.querySelectorAll("[data-cell]")];
+    let timer, told = "";
+    const widths = () => Object.fromEntries(cells.map((cell) =>
+      [cell.dataset.cell, 20 * Math.floor(cell.clientWidth / 20)]));
+    const tell = () => {
+      const now = widths();
+      if (JSON.stringify(now) !== told) { told = JSON.stringify(now); model.set("widths_px", now); }
+      model.set("dark", wish.matches);
+      model.save_changes();
+    };
+    const watch = new ResizeObserver(() => { clearTimeout(timer); timer = setTimeout(tell, 200); });
     wish.addEventListener("change", tell);
     tell();
-    return () => wish.removeEventListener("change", tell);
+    for (const cell of cells) watch.observe(cell);
+    return () => {
+      clearTimeout(timer);
+      watch.disconnect();
+      wish.removeEventListener("change", tell);
+    };
   },
 };
 """
     dark = param.Boolean(default=None, allow_None=True)
+    widths_px = param.Dict(default={})

@@ -91,6 +91,7 @@ def _board(board: Board, here: str) -> pn.Template:
     view = BoardPanel(board, document.add_next_tick_callback if document else None)
     mode = HostMode()
     mode.param.watch(lambda event: view.darken(bool(event.new)), "dark")
+    mode.param.watch(lambda event: view.widen(event.new), "widths_px")
     pn.state.on_session_destroyed(lambda context, view=view: view.close())
     return board_page({**view.roots(), "mode": mode}, board, here)
 

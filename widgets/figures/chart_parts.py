@@ -1,22 +1,27 @@
 """What the charts of the labs share: headings that wrap, keys under the axis, ticks with room.
 
 *Idea*: a figure does not know how wide it will stand, so everything is laid out for the narrowest
-place (340 px) and only gains air in a wider one.
+place (340 px). A host that knows better has heading and keys laid out anew by :func:`fitted`.
 """
 
 from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from widgets import theme
 from widgets.figures import svg as draw
 from widgets.figures.notes import literal
 
-LETTERS = 46  # of a heading that fit 340 px in the widest system font
+NARROWEST_PX = 340  # that a chart has to be legible at
+LETTERS = 46  # of a heading that fit this in the widest system font
+LETTER_PX = 6.6
 LINE_PX = 15.0
-NARROW_PX = 250.0  # what is left of 340 px between the axis and the right margin
+AROUND_PX = 90  # of a chart's width: the axis and the right margin
+NARROW_PX = NARROWEST_PX - AROUND_PX
+KEY_PX, KEYS_PX = 19, 4  # a row of keys, and the air above them
 SHIFT_PX = 8  # plotly sets a title of several lines this much higher than one of a single line
 
 # Okabe and Ito's colours, black made grey to be seen on dark paper. An expert keeps its colour in
@@ -60,9 +65,10 @@ def wrapped(words: str, letters: int = LETTERS) -> list[str]:
     return textwrap.wrap(words, letters, max_lines=2, placeholder=" …") if words.strip() else []
 
 
-def headline(title: str, note: str = "") -> dict[str, Any]:
+def headline(title: str, note: str = "", width_px: float = NARROWEST_PX) -> dict[str, Any]:
     """Text and pad of a title, and the top margin in pixels that it needs."""
-    bold, plain = wrapped(title), wrapped(note, LETTERS + 2)
+    letters = LETTERS + int((width_px - NARROWEST_PX) / LETTER_PX)
+    bold, plain = wrapped(title, letters), wrapped(note, letters + 2)
     text = "<br>".join(
         [*(f"<b>{literal(line)}</b>" for line in bold), *(literal(line) for line in plain)]
     )
@@ -71,13 +77,52 @@ def headline(title: str, note: str = "") -> dict[str, Any]:
     return {"text": text, "pad": pad, "top": 23 + LINE_PX * lines}
 
 
-def layout(name: str, title: str, note: str = "", **more: Any) -> dict[str, Any]:
-    """The theme's base layout under a heading of up to four lines; ``margin`` may leave out t."""
-    head = headline(title, note)
-    margin = {"l": 52, "r": 18, "b": 34, **more.pop("margin", {}), "t": head["top"]}
+def layout(
+    name: str,
+    title: str,
+    note: str = "",
+    keys: Sequence[str] = (),
+    beside: Sequence[str] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """The theme's base layout under a heading of up to four lines; ``margin`` may leave out t.
+
+    Args:
+        keys: names that a legend at the foot shows; it gets room below ``margin``'s b.
+        beside: labels of the whole numbers on the x axis.
+    """
+    margin = {"l": 52, "r": 18, "b": 34, **more.pop("margin", {}), "t": 0}
+    if keys:
+        more |= {"showlegend": True, "legend": legend()}
+        margin["b"] += KEYS_PX
     made = theme.base_layout(name, "", margin=margin, **more)
-    made["title"] |= {"text": head["text"], "pad": head["pad"]}
-    return made
+    made["meta"] |= {"heading": [title, note], "keys": list(keys), "foot_px": margin["b"]}
+    made["meta"] |= {"beside": list(beside)}
+    return made | _fit(made, NARROWEST_PX)
+
+
+def fitted(figure: dict[str, Any], width_px: float) -> dict[str, Any]:
+    """The same figure with heading and keys laid out for a place so wide.
+
+    Figures that are not laid out by :func:`layout` come back as they are.
+    """
+    made = figure.get("layout", {})
+    if "heading" not in made.get("meta", {}):
+        return figure
+    return {**figure, "layout": made | _fit(made, max(width_px, NARROWEST_PX))}
+
+
+def _fit(made: dict[str, Any], width_px: float) -> dict[str, Any]:
+    """What of a layout depends on its width."""
+    meta = made["meta"]
+    head = headline(*meta["heading"], width_px)
+    rows = key_rows(meta["keys"], width_px - AROUND_PX) if meta["keys"] else 0
+    margin = made["margin"] | {"t": head["top"], "b": meta["foot_px"] + KEY_PX * rows}
+    fit = {"title": made["title"] | {"text": head["text"], "pad": head["pad"]}, "margin": margin}
+    if meta["beside"]:
+        ticks = side_by_side(tuple(meta["beside"]), width_px - margin["l"] - margin["r"])
+        fit["xaxis"] = made.get("xaxis", {}) | ticks
+    return fit
 
 
 def picture(name: str, data: list[dict[str, Any]], made: dict[str, Any], mode: str) -> dict:
@@ -85,12 +130,12 @@ def picture(name: str, data: list[dict[str, Any]], made: dict[str, Any], mode: s
     return theme.in_mode({"data": data, "layout": made, "config": theme.config(name)}, mode)
 
 
-def key_rows(names: list[str]) -> int:
-    """Rows that a horizontal legend of these names needs where it is narrow."""
-    wide = [46 + 6.6 * len(name) for name in names]
-    if not wide or sum(wide) <= NARROW_PX:
+def key_rows(names: Sequence[str], room_px: float = NARROW_PX) -> int:
+    """Rows that a horizontal legend of these names needs in so much room."""
+    wide = [46 + LETTER_PX * len(name) for name in names]
+    if not wide or sum(wide) <= room_px:
         return 1
-    columns = max(1, int(NARROW_PX / max(wide)))  # plotly makes all columns as wide as the widest
+    columns = max(1, int(room_px / max(wide)))  # plotly makes all columns as wide as the widest
     return math.ceil(len(wide) / columns)
 
 
@@ -122,10 +167,14 @@ def thinned(labels: tuple[str, ...], most: int, letters: int = 12) -> dict[str, 
     }
 
 
-def side_by_side(labels: tuple[str, ...], letters: int = 8) -> dict[str, Any]:
-    """The same for labels that stand beside each other on a horizontal axis."""
-    longest = min(letters, max(map(len, labels), default=1))
-    return thinned(labels, int(NARROW_PX / (8 + 7 * longest)), letters)
+def side_by_side(labels: tuple[str, ...], room_px: float = NARROW_PX) -> dict[str, Any]:
+    """The same for labels that stand beside each other on a horizontal axis of this length."""
+    longest = max(map(len, labels), default=1)
+    for letters in (16, 8):  # longer names whole only where all of them are shown
+        most = int(room_px / (8 + 7 * min(letters, longest)))
+        if most >= len(labels):
+            break
+    return thinned(labels, most, letters)
 
 
 def number(value: float | None) -> str:

@@ -10,6 +10,7 @@ from widgets.figures import chart_parts as parts
 from widgets.figures import svg as draw
 from widgets.figures.notes import literal, note
 
+STEPS = 8  # a span of whole numbers up to this has a tick for each
 MARKED = 40  # a line of more points is drawn without markers
 NAME = "curves"
 
@@ -55,16 +56,14 @@ def figure(info: Curves, mode: str = "light") -> dict[str, Any]:
 def drawn(name: str, info: Curves, mode: str, y_axis: dict[str, Any] | None = None) -> dict:
     """The figure under another name and with more said of its y axis."""
     names = [line.name for line in info.lines]
-    keys = len(names) > 1
     made = parts.layout(
         name,
         info.title,
         info.note,
-        xaxis={"title": {"text": literal(info.x_title)}, "nticks": 7},
+        names if len(names) > 1 else (),
+        xaxis={"title": {"text": literal(info.x_title)}, **_ticks(info)},
         yaxis={"title": {"text": literal(info.y_title)}, "nticks": 5, **(y_axis or {})},
-        showlegend=keys,
-        legend=parts.legend(),
-        margin={"l": 58, "b": 40 + (4 + 19 * parts.key_rows(names) if keys else 0)},
+        margin={"l": 58, "b": 40},
     )
     made["yaxis"] |= {"showgrid": True, "gridcolor": theme.LIGHT.rule}
     data = [_trace(index, line, info) for index, line in enumerate(info.lines)]
@@ -75,6 +74,14 @@ def drawn(name: str, info: Curves, mode: str, y_axis: dict[str, Any] | None = No
     elif info.here is not None:
         data.append(_ring(info.here))
     return parts.picture(name, data, made, mode)
+
+
+def _ticks(info: Curves) -> dict[str, Any]:
+    """Few steps of whole numbers are told one by one; between them there is nothing."""
+    places = [x for line in info.lines for x in line.x if math.isfinite(x)]
+    if places and all(x == int(x) for x in places) and 0 < max(places) - min(places) <= STEPS:
+        return {"dtick": 1}
+    return {"nticks": 7}
 
 
 def _trace(index: int, line: Line, info: Curves) -> dict[str, Any]:

@@ -140,11 +140,8 @@ def figure(info: ExpertFlow, mode: str = "light") -> dict[str, Any]:
         NAME,
         TITLE,
         _note(info),
-        xaxis={
-            "title": {"text": "layer"},
-            **parts.side_by_side(tuple(names)),
-            "range": [-0.08, last + 0.3],
-        },
+        beside=names,
+        xaxis={"title": {"text": "layer"}, "range": [-0.08, last + 0.3]},
         yaxis={"visible": False, "range": [1.02, -0.02]},
         shapes=[_ribbon_shape(ribbon) for ribbon in drawn] + [_box_shape(box) for box in found],
         margin={"l": 18, "r": 12, "b": 38},

@@ -70,7 +70,8 @@ def figure(info: Heat, mode: str = "light") -> dict[str, Any]:
         NAME,
         info.title,
         _note(info),
-        xaxis={"title": {"text": literal(info.x_title)}, **parts.side_by_side(info.x)},
+        beside=info.x,
+        xaxis={"title": {"text": literal(info.x_title)}},
         yaxis={
             "title": {"text": literal(info.y_title)},
             **parts.thinned(info.y, 12, NAMED),

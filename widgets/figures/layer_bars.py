@@ -47,7 +47,8 @@ def figure(info: LayerBars, mode: str = "light") -> dict[str, Any]:
         NAME,
         info.title,
         _note(info),
-        xaxis=parts.side_by_side(info.labels),
+        beside=info.labels,
+        xaxis={},
         yaxis={
             "title": {"text": literal(info.unit)},
             "range": [low, high],

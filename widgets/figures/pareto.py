@@ -66,11 +66,10 @@ def figure(info: Pareto, mode: str = "light") -> dict[str, Any]:
         NAME,
         info.title,
         _note(info),
+        names,
         xaxis={"title": {"text": literal(_axes(info))}, "nticks": 6},
         yaxis={"nticks": 5},
-        showlegend=bool(best),
-        legend=parts.legend(),
-        margin={"l": 48, "b": 44 + (4 + 19 * len(names) if best else 0)},
+        margin={"l": 48, "b": 44},
     )
     made["yaxis"] |= {"showgrid": True, "gridcolor": theme.LIGHT.rule}
     if not best:

@@ -56,14 +56,11 @@ def figure(info: PredictedMeasured, mode: str = "light") -> dict[str, Any]:
         NAME,
         info.title,
         info.note,
-        xaxis={
-            **parts.side_by_side(tuple(pair.name for pair in info.pairs), 10),
-            "range": [-0.5, len(info.pairs) - 0.5],
-        },
+        named if info.pairs else (),
+        [pair.name for pair in info.pairs],
+        xaxis={"range": [-0.5, len(info.pairs) - 0.5]},
         yaxis={"title": {"text": literal(info.unit)}, "nticks": 5, "rangemode": "tozero"},
-        showlegend=bool(info.pairs),
-        legend=parts.legend(),
-        margin={"l": 58, "b": 30 + (19 if info.pairs else 0)},
+        margin={"l": 58, "b": 26},
         shapes=[_baseline(info)] if info.pairs else [],
     )
     made["yaxis"] |= {"showgrid": True, "gridcolor": theme.LIGHT.rule}

@@ -63,12 +63,11 @@ def figure(info: SearchHistory, mode: str = "light") -> dict[str, Any]:
         NAME,
         info.title,
         info.note,
+        names if info.trials else (),
         xaxis={"title": {"text": "trial"}, "nticks": 7},
         yaxis={"title": {"text": literal(info.unit)}, "nticks": 5},
-        showlegend=bool(info.trials),
-        legend=parts.legend(),
         shapes=_baseline(info) if info.trials else [],
-        margin={"l": 58, "b": 40 + (4 + 19 * parts.key_rows(names) if info.trials else 0)},
+        margin={"l": 58, "b": 40},
     )
     made["yaxis"] |= {"showgrid": True, "gridcolor": theme.LIGHT.rule}
     if not info.trials:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 from widgets.controls.form import Field
+from widgets.figures.chart_parts import fitted
 
 Kind = Literal["html", "plot", "bars", "tree", "stream", "canvas"]
 
@@ -79,6 +80,14 @@ class Board(Protocol):
     def listen(self, listener: Callable[[], None]) -> None: ...
 
     def close(self) -> None: ...
+
+
+def placed(contents: Mapping[str, Any], widths_px: Mapping[str, int]) -> dict[str, Any]:
+    """The contents with their charts laid out for the widths of their places, as far as known."""
+    return {
+        name: fitted(value, widths_px[name]) if name in widths_px else value
+        for name, value in contents.items()
+    }
 
 
 class Changes:

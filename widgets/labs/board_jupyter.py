@@ -8,7 +8,7 @@ import ipywidgets as ipw
 
 from widgets.controls.ipywidgets_form import Row
 from widgets.labs import frame
-from widgets.labs.board import Board, Cell, Changes
+from widgets.labs.board import Board, Cell, Changes, placed
 from widgets.labs.board_form import BoardForm
 from widgets.labs.coalesce import Coalescer
 from widgets.labs.decode.jupyter import box, html, title
@@ -57,6 +57,8 @@ class BoardJupyter:
         view = VIEWS[cell.kind](box_px=cell.px)
         self._seen[cell.name] = 0
         view.observe(lambda c, name=cell.name: self._events(name, c["new"]), names="outbox")
+        if cell.kind == "plot":
+            view.observe(lambda _: self._writer.mark(), names="width_px")
         return view
 
     def _button(self, verb: str, label: str) -> ipw.Button:
@@ -118,7 +120,9 @@ class BoardJupyter:
         controls = self.form_rows.controls()
         if list(self.form.children) != controls:
             self.form.children = controls
-        for name, value in self._changes.of(self.board.contents()):
+        plots = {name: cell for name, cell in self.cells.items() if isinstance(cell, PlotView)}
+        widths_px = {name: plot.width_px for name, plot in plots.items()}
+        for name, value in self._changes.of(placed(self.board.contents(), widths_px)):
             pane = self.html.get(name, self.cells.get(name))
             if isinstance(pane, ipw.HTML):
                 pane.value = value

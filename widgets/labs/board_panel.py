@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas  # noqa: F401 - plotly fails on one that another thread has begun to import
@@ -10,7 +10,7 @@ import panel as pn
 
 from widgets import theme
 from widgets.controls.panel_form import Row
-from widgets.labs.board import Board, Changes
+from widgets.labs.board import Board, Changes, placed
 from widgets.labs.board_form import BoardForm
 from widgets.labs.coalesce import Coalescer
 from widgets.labs.decode.panel import BUTTON_CSS, FILE_CSS, html
@@ -49,6 +49,7 @@ class BoardPanel:
         self.board, self.mode = board, mode
         self._schedule = schedule or (lambda work: work())
         self._changes, self._seen = Changes(), {}
+        self._widths_px: dict[str, int] = {}
         self.html = {name: html() for name in ("head", "progress", "error")}
         self.cells = {cell.name: self._cell(cell) for band in board.bands for cell in band}
         self.buttons = {
@@ -134,7 +135,7 @@ class BoardPanel:
         controls = self.form_rows.controls()
         if list(self.form.objects) != controls:
             self.form.objects = controls
-        for name, value in self._changes.of(self.board.contents()):
+        for name, value in self._changes.of(placed(self.board.contents(), self._widths_px)):
             if name in self.html:
                 self.html[name].object = value
             elif isinstance(self.cells.get(name), pn.pane.HTML):
@@ -147,6 +148,12 @@ class BoardPanel:
         for verb, button in self.buttons.items():
             button.disabled = verb not in verbs
         self.form_rows.put()
+
+    def widen(self, widths_px: Mapping[str, int]) -> None:
+        """Lay the charts out for places so wide; by names of cells."""
+        charts = {name for name, cell in self.cells.items() if isinstance(cell, pn.pane.Plotly)}
+        self._widths_px = {name: px for name, px in widths_px.items() if name in charts}
+        self.flush()
 
     def darken(self, dark: bool) -> None:
         """Redraw the figures for a dark or a light page."""

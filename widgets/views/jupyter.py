@@ -99,8 +99,10 @@ class PlotView(View):
     """A plotly dict built in the light palette; needs a :class:`PlotlyLib` on the page.
 
     Events: ``{kind: "point", figure, x, y, customdata}``. Buttons save PNG and SVG in the browser.
+    ``width_px`` says how wide it stands there, in steps of 20 pixels.
     """
 
     _esm = esm.source(esm.PLOT)
     fig = t.Dict().tag(sync=True)
+    width_px = t.Int(0, min=0).tag(sync=True)
     box_px = t.Int(148, min=0).tag(sync=True)

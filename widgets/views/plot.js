@@ -42,7 +42,7 @@ function render({ model, el }) {
   const save = dwElement("div", { class: "save" });
   root.append(canvas, waiting, save);
   const post = dwOutbox(model);
-  const state = { mode: "light", listening: false, queue: Promise.resolve(), waiting: false, gone: false };
+  const state = { mode: "light", listening: false, queue: Promise.resolve(), waiting: false, gone: false, wide: 0 };
 
   /** One drawing at a time, and at most one more waiting: it will read the newest figure. */
   function draw() {
@@ -54,9 +54,19 @@ function render({ model, el }) {
     });
   }
 
+  /** Python lays the figure out for this width; said once a change, as a second view may differ. */
+  function tellWidth() {
+    const wide = 20 * Math.floor(canvas.clientWidth / 20);
+    if (wide === state.wide) return;
+    state.wide = wide;
+    model.set("width_px", wide);
+    model.save_changes();
+  }
+
   async function drawNow() {
     const Plotly = globalThis.__dwPlotly, figure = model.get("fig") || {};
     if (!Plotly || !figure.data || state.gone || !canvas.clientWidth) return;
+    tellWidth();
     waiting.hidden = true;
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", titleOf(figure));

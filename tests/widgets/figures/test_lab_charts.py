@@ -94,7 +94,9 @@ def test_names_that_look_like_markup_stay_literal():
         (waterfall, waterfall.Waterfall(bad, bad, ((bad, 1.0),))),
     ]
     for module, info in infos:
-        assert "<i>" not in json.dumps(module.figure(info))
+        shown = module.figure(info)
+        shown["layout"].pop("meta")  # plotly shows nothing of it; `fitted` wraps its words anew
+        assert "<i>" not in json.dumps(shown)
         ElementTree.fromstring(module.svg(info, 300))
 
 
@@ -216,3 +218,41 @@ def test_a_zero_has_no_logarithm():
 )  # fmt: skip
 def test_numbers_in_cells_are_short(value, shown):
     assert heat.brief(value) == shown
+
+
+# ---- in a wider place ----------------------------------------------------------------------------
+
+
+def test_a_wider_place_gives_the_plot_what_heading_and_keys_leave():
+    note = "a sentence of some sixty letters that has to wrap where it is narrow"
+    info = some_curves(7, 5)._replace(note=note)
+    narrow = curves.figure(info)
+    wide = chart_parts.fitted(narrow, 640)
+    assert narrow["layout"]["title"]["text"].count("<br>") == 2
+    assert wide["layout"]["title"]["text"].count("<br>") == 1
+    for side in ("t", "b"):
+        assert wide["layout"]["margin"][side] < narrow["layout"]["margin"][side]
+    assert wide["data"] is narrow["data"] and "640" not in str(narrow["layout"]["meta"])
+    assert chart_parts.fitted(wide, 340) == narrow == chart_parts.fitted(narrow, 90)
+
+
+def test_a_wider_place_names_every_bar():
+    names = ("docstring", "repetitive", "prose", "code", "test")
+    info = layer_bars.LayerBars("Speed", "x plain", names, (1.0,) * 5)
+    narrow = layer_bars.figure(info)
+    assert len(narrow["layout"]["xaxis"]["ticktext"]) < 5
+    assert chart_parts.fitted(narrow, 700)["layout"]["xaxis"]["ticktext"] == list(names)
+
+
+def test_a_figure_laid_out_by_hand_is_left_alone():
+    figure = {"data": [], "layout": {"meta": {"figure": "speed"}}}
+    assert chart_parts.fitted(figure, 900) is figure
+
+
+def test_few_steps_have_a_tick_each_and_shares_do_not():
+    def axis(*x):
+        made = curves.figure(Curves("t", "x", "y", (Line("a", x, (0.5,) * len(x)),)))
+        return made["layout"]["xaxis"]
+
+    assert axis(1.0, 2.0, 4.0)["dtick"] == 1
+    assert all("dtick" not in axis(*x) for x in [(0.0, 0.5, 1.0), (0.0, 100.0), (3.0,)])

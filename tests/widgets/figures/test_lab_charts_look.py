@@ -73,7 +73,7 @@ BOXES = """
 
 @pytest.fixture(scope="module")
 def plotly_page(chromium):
-    page = chromium.new_page(viewport={"width": 700, "height": 400})
+    page = chromium.new_page(viewport={"width": 800, "height": 400})
     page.route("http**", lambda route: route.abort())
     page.set_content('<body style="margin:0"><div id="g"></div>')
     page.add_script_tag(content=export.plotly_js())
@@ -82,11 +82,14 @@ def plotly_page(chromium):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [340, 500])
+@pytest.mark.parametrize("fitted", [False, True], ids=["as it is", "fitted"])
+@pytest.mark.parametrize("width", [340, 500, 760])
 @pytest.mark.parametrize("name", USUAL)
-def test_labels_neither_touch_nor_leave_the_picture(plotly_page, name, width):
+def test_labels_neither_touch_nor_leave_the_picture(plotly_page, name, width, fitted):
     module, info = USUAL[name]
-    found = plotly_page.evaluate(BOXES, [module.figure(info), width, 260])
+    figure = module.figure(info)
+    figure = chart_parts.fitted(figure, width) if fitted else figure
+    found = plotly_page.evaluate(BOXES, [figure, width, 260])
     assert len(found) > 3
     for kind, text, left, top, right, bottom in found:
         inside = left >= -1 and top >= -1 and right <= width + 1 and bottom <= 261
