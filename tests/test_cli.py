@@ -231,6 +231,11 @@ MISTAKES = {
     "unknown option": (("--temprature", "1"), "unrecognized"),
     "unknown dtype": (("--dtype", "float8"), "bfloat16"),
     "unknown device": (("--device", "gpu"), "cuda"),
+    "unknown device of the draft": (
+        ("--drafter", "draft_model", "--draft", "zoo:draft", "--draft-device", "gpu"),
+        "--draft-device='gpu': use 'cpu', 'cuda' or 'cuda:0'",
+    ),
+    "a device for no draft": (("--draft-device", "cpu"), "name one with --draft"),
     "no threads": (("--threads", "0"), "from 1 to"),
     "draft model missing": (("--drafter", "draft_model"), "draft"),
     "no such folder": (("--model", "./nowhere"), "no such folder"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from workbench.bench import measurement
 from workbench.bench.datasets import BenchPrompt, PromptSet
-from workbench.bench.grid import Grid, Setting
+from workbench.bench.grid import Grid, Setting, cell_from_json
 from workbench.core.errors import BadInput, BadKnob, UnknownMethod
 from workbench.core.sampling import Sampling
 from workbench.policies.fixed import Fixed
@@ -43,6 +44,31 @@ def test_an_id_is_the_content_whatever_the_order():
     assert len(set(ids)) == 3
     # Written down, so that a change of what an id is made from is noticed: old sweeps end with it.
     assert one.expanded()[0][0].id == "61e9ea8e353e"
+
+
+def test_where_the_draft_stands_is_a_cell_of_its_own():
+    drafters, places = ("draft_model", "token_recycling"), ("cpu", "cuda:0")
+    open_, placed = grid(drafters=drafters), grid(drafters=drafters, draft_devices=places)
+    cells = placed.expanded()[0]
+    assert [cell.draft_device for cell in cells] == ["", "cpu", "cuda:0", ""]
+    assert cells[1].label == "draft_model of zoo:draft on cpu, exact_match, fixed"
+    left = {cell.id: cell for cell in open_.expanded()[0]}
+    assert {cell.id for cell in cells} - left.keys() == {cells[1].id, cells[2].id}
+    assert all("draft_device" not in cell.to_json() for cell in left.values()), "ids of before"
+    again = cell_from_json(cells[1].to_json())
+    assert (again.id, again.draft_device) == (cells[1].id, "cpu")
+    assert cell_from_json(open_.expanded()[0][1].to_json()).draft_device == ""
+
+
+def test_a_draft_is_loaded_where_its_cell_says(monkeypatch):
+    asked = []
+    monkeypatch.setattr(measurement, "model_of", lambda *named: asked.append(named))
+    monkeypatch.setattr(measurement, "RunSettings", lambda *given, **more: None)
+    cells = grid(drafters=("draft_model",), draft_devices=("cpu", "")).expanded()[0]
+    for cell in cells:
+        measurement.settings_of(cell, Setting(device="cuda:0"), "x", 0, 0)
+    target, draft = ("zoo:draft", "cuda:0", None), "zoo:draft"
+    assert asked == [target, target, (draft, "cpu", None), target, (draft, "cuda:0", None)]
 
 
 def test_knobs_apply_to_the_methods_that_have_them():

@@ -1,5 +1,7 @@
 """A trace survives the disk, refuses what is not one, and counts acceptance as it says."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -123,6 +125,30 @@ def test_another_schema_is_refused():
     data = a_trace(a_round()).to_json().replace(b'"schema":1', b'"schema":99')
     with pytest.raises(TraceError, match="99"):
         Trace.from_json(data)
+
+
+def test_what_crossed_is_summed_over_the_rounds_that_tell_it():
+    told = {"transfer_ms": 0.5, "transfer_bytes": 40}
+    trace = a_trace(a_round(report=told), a_round(index=1), a_round(index=2, report=told))
+    assert trace.transfer == (1.0, 80)
+    assert [r.transfer for r in trace.rounds] == [(0.5, 40), None, (0.5, 40)]
+    assert [row["transfer_bytes"] for row in trace.to_rows()] == [40, 0, 40]
+    assert a_trace(a_round()).transfer is None
+    assert a_trace().transfer is None
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"transfer_ms": "long", "transfer_bytes": 40}, {"transfer_ms": 1.0}, {"transfer_bytes": 4}],
+)
+def test_a_file_that_tells_it_otherwise_tells_nothing(told):
+    assert Trace.from_json(a_trace(a_round(report=told)).to_json()).transfer is None
+
+
+def test_a_trace_of_before_drafts_were_placed_opens():
+    fields = json.loads(a_trace(a_round()).to_json())
+    del fields["draft_device"]
+    assert Trace.from_json(json.dumps(fields)).draft_device == ""
 
 
 def test_an_unknown_piece_shows_its_id():

@@ -129,12 +129,12 @@ def test_a_draft_model_among_other_drafters(near, elsewhere, name, sampling, pla
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("name", ["confidence", "entropy", "heuristic", "specdec_pp"])
+@pytest.mark.parametrize("name", ["fixed", "confidence", "entropy", "heuristic", "specdec_pp"])
 def test_policies_that_look_at_the_draft(near, elsewhere, name, place):
     options = {"heads": "untrained"} if name == "specdec_pp" else {}
     policy = make_method("policy", name, **options)
-    wanted = decoded(near, DRAFTERS["chain"], HOT, policy=policy)
-    found = decoded(apart(near, elsewhere, place), DRAFTERS["chain"], HOT, policy=policy)
+    wanted = decoded(near, DRAFTERS["siblings"], HOT, policy=policy)
+    found = decoded(apart(near, elsewhere, place), DRAFTERS["siblings"], HOT, policy=policy)
     same_text(found, wanted)
 
 

@@ -18,6 +18,7 @@ from workbench.bench.workers import BACKENDS
 from workbench.core.errors import BadInput, WorkbenchError
 from workbench.core.method import DECODING, find_method
 from workbench.core.sampling import Sampling
+from workbench.models.devices import device_of
 
 PLURAL = {"drafter": "drafters", "verifier": "verifiers", "policy": "policies"}
 PLURAL["schedule"] = "schedules"
@@ -53,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keeps the measurements; what was cut off goes on (%(default)s)")  # fmt: skip
     add("--target", nargs="+", default=["zoo:target"], metavar="M", help="(%(default)s)")
     add("--draft", nargs="*", default=["zoo:draft"], metavar="M", help="(%(default)s)")
+    add("--draft-device", nargs="*", default=[], metavar="D",
+        help="where drafts stand, each compared: cpu cuda:0 (the target's)")  # fmt: skip
     add("--drafter", nargs="+", default=["token_recycling", "prompt_lookup"], metavar="N")
     add("--verifier", nargs="+", default=["exact_match"], metavar="N", help="(%(default)s)")
     add("--policy", nargs="+", default=["fixed"], metavar="N", help="(%(default)s)")
@@ -99,6 +102,16 @@ def setting_of(args: argparse.Namespace, **more: Any) -> Setting:
     )
 
 
+def checked_device(name: str) -> str:
+    """The device of a draft, if this machine has it.
+
+    Raises:
+        BadInput: it has not.
+    """
+    device_of(name, "--draft-device")
+    return name
+
+
 def parse_axes(pairs: list[str], names: dict[str, list[str]]) -> tuple[tuple[str, tuple], ...]:
     """``["policy.depth=2,4"]`` -> ``(("policy.depth", (2, 4)),)``, values in the knob's type.
 
@@ -128,6 +141,7 @@ def grid_of(args: argparse.Namespace) -> Grid:
         prompts_of(args),
         targets=tuple(args.target),
         drafts=tuple(args.draft),
+        draft_devices=tuple(checked_device(name) for name in args.draft_device),
         samplings=tuple(Sampling(t, args.top_k, args.top_p) for t in args.temperatures),
         knobs=parse_axes(args.knobs, names),
         extra=tuple(preset.cell for preset in presets),

@@ -31,12 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=1, help="CPU threads (%(default)s)")
     add("--dtype", default="float32", help="(%(default)s)")
     add("--device", help="cpu or cuda")
+    add("--draft-device", metavar="D", help="where the draft stands (the target's)")
     add("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, predict and print; returns the exit code."""
     from workbench.engine.run import RunSettings
+    from workbench.models.devices import device_of
     from workbench.models.load import load
     from workbench.models.threads import set_threads
     from workbench.zoo.held_out import prompts as held_out
@@ -47,8 +49,10 @@ def run(args: argparse.Namespace) -> int:
     if not texts:
         kinds = sorted({p.kind for p in held_out()})
         raise BadInput(f"kind={args.kind!r}: one of {', '.join(kinds)} or all")
+    if args.draft_device is not None:
+        device_of(args.draft_device, "--draft-device")
     target = load(args.model, device=args.device, dtype=args.dtype)
-    draft = load(args.draft, device=args.device, dtype=args.dtype)
+    draft = load(args.draft, device=args.draft_device or args.device, dtype=args.dtype)
     sampling = Sampling(args.temperature)
     verifier = args.verifier or ("exact_match" if sampling.greedy else "multi_round")
     settings = RunSettings(

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -67,13 +68,16 @@ class Cell:
     policy: Method
     schedule: Method
     sampling: Sampling
+    draft_device: str = ""  # where the draft stands; "" = with the target
 
     def to_json(self) -> dict[str, Any]:
         plain = {"name", "knobs"}
         methods = {f: {k: getattr(getattr(self, f), k) for k in sorted(plain)} for f in DECODING}
         drawn = dataclasses.asdict(self.sampling)
         del drawn["seed"]
-        return {"target": self.target, "draft": self.draft, **methods, "sampling": drawn}
+        # Only where it was chosen: ids of cells that leave it open are those of before.
+        placed = {"draft_device": self.draft_device} if self.draft_device else {}
+        return {"target": self.target, "draft": self.draft, **placed, **methods, "sampling": drawn}
 
     @cached_property
     def id(self) -> str:
@@ -101,7 +105,9 @@ class Cell:
         """Methods and the knobs that are not at their defaults, for tables and pictures."""
         if self.plain:
             return "plain"
-        parts = [_worded("drafter", self.drafter) + (f" of {self.draft}" if self.draft else "")]
+        of = f" of {self.draft}" if self.draft else ""
+        of += f" on {self.draft_device}" if self.draft_device else ""
+        parts = [_worded("drafter", self.drafter) + of]
         parts += [_worded("verifier", self.verifier), _worded("policy", self.policy)]
         if self.schedule.name != "sequential":
             parts.append(_worded("schedule", self.schedule))
@@ -139,6 +145,7 @@ class Grid:
     Args:
         prompts: what is continued.
         targets, drafts: checkpoints; a draft stands in the cells whose methods need one.
+        draft_devices: where drafts stand, each a cell of its own; none = with the target.
         samplings: temperatures and cuts; their seeds are not used (``setting.seed`` is).
         knobs: ``("policy.depth", (2, 4))`` or by a method's name, ``("token_recycling.k", (4,))``;
             an axis applies to the methods that have the knob.
@@ -153,6 +160,7 @@ class Grid:
     prompts: PromptSet
     targets: tuple[str, ...] = ("zoo:target",)
     drafts: tuple[str, ...] = ("zoo:draft",)
+    draft_devices: tuple[str, ...] = ()
     drafters: tuple[Any, ...] = ("token_recycling",)
     verifiers: tuple[Any, ...] = ("exact_match",)
     policies: tuple[Any, ...] = ("fixed",)
@@ -183,8 +191,10 @@ class Grid:
                 methods = dict(zip(DECODING, combination, strict=True))
                 if methods["drafter"].name == "none":
                     continue
-                for draft in self._drafts_for(methods):
-                    cell = Cell(target, draft or "", **methods, sampling=sampling)
+                for draft, device in self._drafts_for(methods):
+                    cell = Cell(
+                        target, draft or "", **methods, sampling=sampling, draft_device=device
+                    )
                     if draft is None:
                         reason = "it needs a draft model; name one with drafts (--draft)"
                         refused.append(Refusal(f"{cell.label} ({cell.place})", reason, cell.id))
@@ -206,16 +216,16 @@ class Grid:
             "setting": dataclasses.asdict(self.setting),
         }
 
-    def _drafts_for(self, methods: dict[str, Method]) -> tuple[str | None, ...]:
-        """Drafts that the combination is tried with: none needed, or (None) none there."""
+    def _drafts_for(self, methods: dict[str, Method]) -> Iterable[tuple[str | None, str]]:
+        """Drafts that the combination is tried with, and where: none needed, or (None) none."""
         drafter, policy = (
             make_method(family, methods[family].name, **methods[family].knobs)
             for family in ("drafter", "policy")
         )
         needs = drafter.needs | getattr(policy, "needs", frozenset())
         if Need.DRAFT not in needs and Need.LEARNER not in needs:
-            return ("",)
-        return self.drafts or (None,)
+            return (("", ""),)
+        return itertools.product(self.drafts or (None,), self.draft_devices or ("",))
 
     def _variants(self) -> tuple[dict[str, list[Method]], list[Refusal]]:
         """Every method of each family with every setting of the knobs that apply to it."""
@@ -286,7 +296,10 @@ def cell_from_json(row: dict[str, Any]) -> Cell:
         made = make_method(family, str(row[family]["name"]), **row[family]["knobs"])
         methods[family] = describe(made)
     sampling = Sampling(**row["sampling"])
-    return Cell(str(row["target"]), str(row["draft"]), **methods, sampling=sampling)
+    device = str(row.get("draft_device", ""))
+    return Cell(
+        str(row["target"]), str(row["draft"]), **methods, sampling=sampling, draft_device=device
+    )
 
 
 def described(family: str, spec: Any) -> Method:

@@ -20,6 +20,7 @@ import torch
 from workbench.bench.datasets import BenchPrompt
 from workbench.bench.grid import Cell, Setting
 from workbench.bench.peers import repeated_ratio
+from workbench.core.crossed import Transfer
 from workbench.core.errors import Mismatch, ModelError, UnknownMethod
 from workbench.core.trace import NO_TOKEN, Round, Trace
 from workbench.engine.run import Run, RunSettings
@@ -38,16 +39,16 @@ def model_of(name: str, device: str | None, dtype: str | None) -> Model:
 
 def settings_of(cell: Cell, setting: Setting, text: str, repeat: int, place: int) -> RunSettings:
     """The run of one measurement."""
-    where = setting.device, setting.dtype
+    beside = cell.draft_device or setting.device
     return RunSettings(
-        model_of(cell.target, *where),
+        model_of(cell.target, setting.device, setting.dtype),
         text,
         cell.make("drafter"),
         cell.make("verifier"),
         cell.make("policy"),
         setting.sampling(cell, repeat, place),
         setting.new_tokens,
-        model_of(cell.draft, *where) if cell.draft else None,
+        model_of(cell.draft, beside, setting.dtype) if cell.draft else None,
         record_top=0,
         schedule=cell.make("schedule"),
     )
@@ -134,8 +135,11 @@ def _counts(trace: Trace) -> dict[str, Any]:
 def _times(done: list[Round], prefill_ms: float) -> dict[str, Any]:
     total, inside = sum(r.ms.total for r in done), sum(r.forward_ms for r in done)
     split = {f"{p}_ms": sum(getattr(r.ms, p) for r in done) for p in ("draft", "verify", "commit")}
+    moved = Transfer.total(r.transfer for r in done) or Transfer(0.0, 0)
     return {
         "prefill_ms": prefill_ms,
+        "transfer_ms": moved.ms,
+        "transfer_bytes": moved.bytes,
         **split,
         "other_ms": sum(r.ms.other for r in done),
         "outside_forward_ratio": 1 - inside / total if total else 0.0,

@@ -21,6 +21,7 @@ from workbench.core.errors import BadInput, at_least
 from workbench.core.sampling import Sampling
 from workbench.drafters.draft_model import DraftModel
 from workbench.engine.run import Run, RunSettings, versions
+from workbench.models.devices import device_of
 from workbench.models.load import Model, load
 from workbench.models.threads import set_threads
 from workbench.policies.fixed import Fixed
@@ -246,6 +247,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draft", default="zoo:draft", help="draft checkpoint")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
     parser.add_argument("--device", help="cpu or cuda")
+    parser.add_argument("--draft-device", help="where the draft stands (the target's)")
     parser.add_argument("--kind", default="code", help="kind of held-out prompt")
     parser.add_argument("--new-tokens", type=int, default=96)
     parser.add_argument("--draft-tokens", type=int, default=5, help="draft length K, both sides")
@@ -267,12 +269,15 @@ def run(args: argparse.Namespace) -> int:
     if not texts:
         kinds = sorted({p.kind for p in held_out()})
         raise BadInput(f"kind={args.kind!r}: one of {', '.join(kinds)} or all")
+    if args.draft_device is not None:
+        device_of(args.draft_device, "--draft-device")
     target = load(args.model, device=args.device, dtype=args.dtype)
-    draft = load(args.draft, device=args.device, dtype=args.dtype)
+    draft = load(args.draft, device=args.draft_device or args.device, dtype=args.dtype)
     report: dict = {
         "model": target.name,
         "draft": draft.name,
         "device": target.device,
+        "draft_device": draft.device,
         "dtype": target.dtype,
         "threads": args.threads,
         "prompts": len(texts),

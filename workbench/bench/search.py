@@ -26,6 +26,7 @@ class Search:
         trials: configurations tried.
         finalists: of them, measured again at the end.
         repeats: of every prompt, then.
+        draft_device: where the draft stands; "" = with the target.
     """
 
     prompts: PromptSet
@@ -40,6 +41,7 @@ class Search:
     trials: int = 30
     finalists: int = 3
     repeats: int = 3
+    draft_device: str = ""
 
     def __post_init__(self) -> None:
         for name in ("trials", "finalists", "repeats"):
@@ -61,6 +63,8 @@ class Search:
         """What must be the same for trials to be compared; there may always be more of them."""
         told = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del told["trials"], told["finalists"], told["repeats"]
+        if not self.draft_device:  # searches of before there was a choice go on
+            del told["draft_device"]
         told["prompts"], told["setting"] = self.prompts.describe(), vars(self.setting)
         return json.loads(json.dumps({**told, "sampling": vars(self.sampling)}))
 
@@ -83,14 +87,16 @@ class Search:
             made[family] = card.make(**{k.name: self._suggested(trial, name, k) for k in wanted})
         rule = "exact_match" if self.sampling.greedy else "multi_round"
         needs = made["drafter"].needs | getattr(made["policy"], "needs", frozenset())
+        drafts = bool(needs & {Need.DRAFT, Need.LEARNER})
         return Cell(
             self.target,
-            self.draft if needs & {Need.DRAFT, Need.LEARNER} else "",
+            self.draft if drafts else "",
             describe(made["drafter"]),
             described("verifier", rule),
             describe(made["policy"]),
             described("schedule", "sequential"),
             dataclasses.replace(self.sampling, seed=0),
+            self.draft_device if drafts else "",
         )
 
     def _suggested(self, trial: Any, owner: str, knob: Knob) -> Any:

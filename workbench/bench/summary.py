@@ -115,6 +115,8 @@ def _measured(mine: list[Record]) -> dict[str, Any]:
         "target_forwards_per_token": _share(totals["target_forwards"], totals["tokens"]),
         "draft_forwards_per_token": _share(totals["draft_forwards"], totals["tokens"]),
         "outside_forward_ratio": _mean([r["outside_forward_ratio"] for r in mine]),
+        "transfer_ms_per_round": _share(sum(r.get("transfer_ms", 0.0) for r in mine), rounds),
+        "transfer_bytes_per_round": _share(sum(r.get("transfer_bytes", 0) for r in mine), rounds),
         "repeated_4gram_ratio": _mean([r["repeated_4gram_ratio"] for r in mine]),
         "log_likelihood": _mean([r["log_likelihood"] for r in mine]),
         "log_likelihood_gain": _mean([r["log_likelihood_gain"] for r in mine]),

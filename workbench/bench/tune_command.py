@@ -14,6 +14,7 @@ from workbench.bench.arena_command import (
     ProgressLine,
     add_model_arguments,
     add_prompt_arguments,
+    checked_device,
     prompts_of,
     setting_of,
 )
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keeps trials and preset; what was cut off goes on (%(default)s)")  # fmt: skip
     add("--target", default="zoo:target", metavar="M", help="(%(default)s)")
     add("--draft", default="zoo:draft", metavar="M", help="(%(default)s)")
+    add("--draft-device", metavar="D", help="where the draft stands: cpu, cuda (the target's)")
     add("--drafter", nargs="+", default=["token_recycling", "prompt_lookup", "draft_model"],
         metavar="N", help="to choose from")  # fmt: skip
     add("--policy", nargs="+", default=["fixed"], metavar="N", help="to choose from")
@@ -60,6 +62,7 @@ def search_of(args: argparse.Namespace) -> Search:
         setting_of(args),
         args.trials,
         repeats=args.repeats,
+        draft_device=checked_device(args.draft_device) if args.draft_device else "",
     )
 
 
@@ -69,6 +72,8 @@ def repeat_command(args: argparse.Namespace) -> str:
     for name in ("target", "draft", "drafter", "policy", "prompts", "temperature", "trials"):
         value = getattr(args, name)
         words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    if args.draft_device:
+        words += ["--draft-device", args.draft_device]
     return shlex.join([*words, "--new-tokens", str(args.new_tokens)])
 
 

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of every random draw (%(default)s)")
     add("--max-new-tokens", type=int, default=128, metavar="N", help="at most (%(default)s)")
     add("--device", help="cpu, cuda, cuda:1 (CUDA where there is one)")
+    add("--draft-device", metavar="D", help="of the draft model, likewise (the target's)")
     add("--dtype", help="float32, bfloat16 or float16 (the checkpoint's own, if quick here)")
     add("--threads", metavar="N", help="CPU threads; auto measures what is fastest here")
     add("--trace", type=Path, metavar="FILE", help="save every round as JSON, for the lab to open")
@@ -115,15 +116,30 @@ def build_settings(args: argparse.Namespace):
     wanted = any(Need.DRAFT in getattr(made, "needs", ()) for made in chosen.values())
     if draft is None and wanted and args.model == "zoo:target":
         draft = "zoo:draft"
+    _check_draft_device(args.draft_device, draft is not None and wanted, names["drafter"])
     place = {"device": args.device, "dtype": args.dtype}
+    beside = {**place, "device": args.draft_device or args.device}
     return RunSettings(
         model=load(args.model, **place),
-        draft_model=load(draft, **place) if draft else None,
+        draft_model=load(draft, **beside) if draft else None,
         prompt=prompt,
         sampling=sampling,
         max_new_tokens=args.max_new_tokens,
         **chosen,
     )
+
+
+def _check_draft_device(named: str | None, drafts: bool, drafter: str) -> None:
+    from workbench.models.devices import device_of
+
+    if named is None:
+        return
+    device_of(named, "--draft-device")
+    if not drafts:
+        raise BadInput(
+            f"--draft-device {named!r}: drafter {drafter} runs no draft model; name one with"
+            " --draft, or leave the option out"
+        )
 
 
 def _check_target(path: Path) -> None:
@@ -135,7 +151,7 @@ def _check_target(path: Path) -> None:
 
 def report(trace, text: str) -> dict:
     """The object that ``--json`` prints."""
-    summary = trace.summary
+    summary, moved = trace.summary, trace.transfer
     keys = ("new_tokens", "rounds", "mean_emitted", "mean_accepted", "tokens_per_s", "ms")
     return {
         "text": text,
@@ -144,6 +160,9 @@ def report(trace, text: str) -> dict:
         "finish": trace.finish,
         "model": trace.model,
         "device": trace.device,
+        "draft_device": trace.draft_device,
+        "transfer_ms": moved.ms if moved else 0.0,
+        "transfer_bytes": moved.bytes if moved else 0,
         "dtype": trace.dtype,
     }
 
@@ -151,7 +170,8 @@ def report(trace, text: str) -> dict:
 def readable(trace, text: str) -> str:
     """The block that a person reads."""
     s = trace.summary
-    drafter = trace.drafter.name + (f" ({trace.draft_model})" if trace.draft_model else "")
+    apart = f" on {trace.draft_device}" if trace.draft_device not in ("", trace.device) else ""
+    drafter = trace.drafter.name + (f" ({trace.draft_model}{apart})" if trace.draft_model else "")
     heat = trace.sampling["temperature"]
     lines = [
         text,
@@ -164,6 +184,12 @@ def readable(trace, text: str) -> str:
         f"  mean accepted  {s['mean_accepted']:>8.2f}   drafted tokens kept a round",
         f"  speed          {s['tokens_per_s']:>8.1f}   tokens/s, {s['ms']:.0f} ms after the prompt",
     ]
+    if moved := trace.transfer:
+        kb = moved.bytes / 1e3
+        lines.append(
+            f"  transfer       {moved.ms / s['rounds']:>8.2f}   ms a round between the devices,"
+            f" {kb / s['rounds']:,.1f} kB; {moved.ms:.0f} ms and {kb:,.0f} kB in all"
+        )
     return "\n".join(lines)
 
 

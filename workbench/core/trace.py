@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from workbench.core.crossed import Transfer
 from workbench.core.errors import TraceError
 
 SCHEMA = 1
@@ -162,6 +163,11 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     @property
+    def transfer(self) -> Transfer | None:
+        """What crossed between two devices; None where nothing did."""
+        return Transfer.told(self.report)
+
+    @property
     def expected_emitted(self) -> float:
         """Expected tokens of the round under the verifier's law (not what the draw gave)."""
         mass = list(self.stop)
@@ -203,6 +209,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     rounds: list[Round] = []
     pieces: dict[int, str] = {}
     draft_model: str = ""
+    draft_device: str = ""  # of the draft model, where there is one
     prefill_ms: float = 0.0
     max_new_tokens: int = 0
     finish: str = ""  # "", "length", "eos", "stopped", "context"
@@ -233,6 +240,11 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     def total_ms(self) -> float:
         """Milliseconds of all rounds; the prompt's prefill is in ``prefill_ms``."""
         return sum(r.ms.total for r in self.rounds)
+
+    @property
+    def transfer(self) -> Transfer | None:
+        """What crossed between two devices in all rounds; None where nothing did."""
+        return Transfer.total(r.transfer for r in self.rounds)
 
     @property
     def summary(self) -> dict[str, float]:
@@ -297,6 +309,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
         """One flat dictionary per round, for tables."""
         rows = []
         for r in self.rounds:
+            moved = r.transfer or Transfer(0.0, 0)
             rows.append(
                 {
                     "round": r.index,
@@ -313,6 +326,8 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
                     "commit_ms": r.ms.commit,
                     "other_ms": r.ms.other,
                     "forward_ms": r.forward_ms,
+                    "transfer_ms": moved.ms,
+                    "transfer_bytes": moved.bytes,
                     "target_forwards": r.forwards.target,
                     "draft_forwards": r.forwards.draft,
                 }

@@ -27,7 +27,8 @@ class RunSettings:
         sampling: temperature, top-k, top-p and the seed.
         max_new_tokens: most tokens to add.
         schedule: in which order drafting and verifying happen.
-        draft_model: the smaller model, for drafters and policies that need one.
+        draft_model: the smaller model, for drafters and policies that need one; on the target's
+            device or on another, and each round then tells what crossed (``Round.transfer``).
         carried: the drafter's state that an earlier run ended with (``Run.drafting``), so that
             tables, skip sets and learners live on; drafters without ``resume`` start anew.
         record_top: likeliest tokens of p and q kept per row for the pictures (0 = none).
@@ -136,6 +137,7 @@ class Run:
             rounds=rounds,
             pieces=self._pieces_of(rounds),
             draft_model=settings.draft_model.name if self.decoding.draft else "",
+            draft_device=settings.draft_model.device if self.decoding.draft else "",
             prefill_ms=self.decoding.prefill_ms,
             max_new_tokens=settings.max_new_tokens,
             finish=finish,

@@ -16,6 +16,7 @@ import torch
 
 from workbench.core.errors import BadInput, Mismatch, ModelError, closest
 from workbench.models.anatomy import anatomy_of
+from workbench.models.devices import device_of
 from workbench.models.model import Model
 from workbench.models.precision import widened
 from workbench.models.probe import choose_mode
@@ -90,7 +91,7 @@ def load(name: str, *, device: str | None = None, dtype: str | None = None) -> M
     """
     if dtype is not None and dtype not in _DTYPES:
         raise BadInput(f"dtype={dtype!r}: one of {', '.join(_DTYPES)}")
-    place = _device(device)
+    place = device_of(device)
     source = resolve(name)
     network, tokenizer = _from_pretrained(name, source, _DTYPES.get(dtype, "auto"))
     if getattr(network, "_is_stateful", False):
@@ -106,22 +107,6 @@ def load(name: str, *, device: str | None = None, dtype: str | None = None) -> M
     model = Model(name, network, tokenizer, anatomy_of(network), precision=said)
     choose_mode(model)
     return model
-
-
-def _device(device: str | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        place = None
-    if place is None or place.type not in ("cpu", "cuda"):
-        raise BadInput(f"device={device!r}: use 'cpu', 'cuda' or 'cuda:0'")
-    count = torch.cuda.device_count()
-    if place.type == "cuda" and (place.index or 0) >= count:
-        names = " or ".join(["'cpu'", *(f"'cuda:{index}'" for index in range(count))])
-        raise BadInput(f"device={device!r}: this machine has {count} CUDA devices; use {names}")
-    return place
 
 
 def _from_pretrained(name: str, source: Path | str, dtype):
