@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 
+import msgspec
 import pytest
 import torch
 
 from workbench import cli
 from workbench.cli import COMMANDS
+from workbench.commands.generate import readable, report
 from workbench.core.method import methods
 from workbench.core.trace import Trace
 from workbench.zoo.held_out import FOLDER, prompts
@@ -117,6 +119,24 @@ def test_generate_json_has_what_is_promised_and_adds_up(generate):
     assert said["mean_emitted"] == pytest.approx(12 / said["rounds"])
     assert said["tokens_per_s"] == pytest.approx(12 / said["ms"] * 1e3)
     assert said["text"]
+
+
+def test_generate_places_the_draft_and_tells_what_crossed(generate, checkpoint, tmp_path):
+    words = ("--draft", str(checkpoint), "--draft-device", "cpu", "--trace", str(tmp_path / "t"))
+    code, out, _ = generate(*words, "--json", "--device", "cpu")
+    assert code == 0
+    said = json.loads(out)
+    assert (said["device"], said["draft_device"]) == ("cpu", "cpu")
+    assert said["transfer_ms"] == said["transfer_bytes"] == 0, "one device: nothing crossed"
+    trace = Trace.load(tmp_path / "t")
+    assert "transfer" not in readable(trace, "")
+    told = {"transfer_ms": 0.5, "transfer_bytes": 2000}
+    rounds = [msgspec.structs.replace(done, report=told) for done in trace.rounds]
+    apart = trace.with_(rounds=rounds, draft_device="cuda:0")
+    block = readable(apart, "")
+    assert f"({trace.draft_model} on cuda:0)" in block
+    assert "0.50   ms a round between the devices, 2.0 kB" in block
+    assert report(apart, "")["transfer_bytes"] == 2000 * len(rounds)
 
 
 def test_generate_prints_a_block_for_people(generate):
