@@ -20,11 +20,16 @@ PARTS = {  # part -> palette role, hatch, so that greyscale tells them apart too
 
 
 class SplitInfo(NamedTuple):
-    """Mean milliseconds a round by part, in the order of :data:`PARTS`."""
+    """Mean milliseconds a round by part, in the order of :data:`PARTS`.
+
+    What the copies between two devices took and moved a round is inside the parts, not one of them.
+    """
 
     ms: dict[str, float]
     total_ms: float
     rounds: int
+    transfer_ms: float = 0.0
+    transfer_bytes: float = 0.0
 
 
 def info(trace: Trace, at: Place | None = None) -> SplitInfo:
@@ -34,7 +39,9 @@ def info(trace: Trace, at: Place | None = None) -> SplitInfo:
         part: sum(getattr(r.ms, part) for r in trace.rounds) / rounds if rounds else 0.0
         for part in PARTS
     }
-    return SplitInfo(ms, sum(ms.values()), rounds)
+    moved = trace.transfer
+    mean = (moved.ms / rounds, moved.bytes / rounds) if moved else (0.0, 0.0)
+    return SplitInfo(ms, sum(ms.values()), rounds, *mean)
 
 
 def rows(split: SplitInfo) -> list[dict[str, Any]]:
@@ -50,6 +57,14 @@ def caption(split: SplitInfo) -> str:
     return " · ".join(
         f"{row['part']} {theme.percent(row['share'])}".replace(" ", "\u00a0") for row in rows(split)
     )
+
+
+def crossing(split: SplitInfo) -> str:
+    """``between devices 0.31 ms, 24.6 kB a round``; empty where nothing crossed."""
+    if not split.transfer_bytes:
+        return ""
+    took, moved = theme.milliseconds(split.transfer_ms), theme.size(split.transfer_bytes)
+    return f"of it between devices {took}, {moved} a round"
 
 
 def title(split: SplitInfo) -> str:
@@ -85,6 +100,8 @@ def figure(split: SplitInfo, mode: str = "light") -> dict[str, Any]:
         for row in rows(split)
     ]
     words = caption(split).replace(" · commit", "<br>commit") if split.rounds else "no round yet"
+    moved = crossing(split)
+    words += f"<br>{moved}" if moved else ""
     layout = theme.base_layout(
         "time_split",
         title(split),
@@ -92,7 +109,7 @@ def figure(split: SplitInfo, mode: str = "light") -> dict[str, Any]:
         xaxis={"visible": False, "range": [0, split.total_ms or 1]},
         yaxis={"visible": False},
         annotations=[under(words, 18)],
-        margin={"l": 18, "r": 18, "t": 34, "b": 48},
+        margin={"l": 18, "r": 18, "t": 34, "b": 64 if moved else 48},
     )
     picture = {"data": data if split.rounds else [], "layout": layout}
     return theme.in_mode({**picture, "config": theme.config("time_split")}, mode)
@@ -107,4 +124,7 @@ def svg(split: SplitInfo, width: float = 300.0) -> str:
         x += wide
     words = caption(split) if split.rounds else "no round yet"
     body.append(draw.text(18, 68, words, "muted", font_size=11.5))
-    return draw.document(width, 82, body, title(split))
+    moved = crossing(split)
+    if moved:
+        body.append(draw.text(18, 84, moved, "muted", font_size=11.5))
+    return draw.document(width, 98 if moved else 82, body, title(split))

@@ -13,7 +13,7 @@ def device_names() -> tuple[str, ...]:
 
 
 def device_of(name: str | None, parameter: str = "device") -> torch.device:
-    """The device of a name; CUDA where there is one, else the CPU, where none is given.
+    """The device of a name, with its number; CUDA where there is one, where no name is given.
 
     Args:
         parameter: what the name was given as.
@@ -22,7 +22,7 @@ def device_of(name: str | None, parameter: str = "device") -> torch.device:
         BadInput: no device, or none of this machine.
     """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         place = torch.device(name)
     except RuntimeError:
@@ -35,4 +35,6 @@ def device_of(name: str | None, parameter: str = "device") -> torch.device:
         raise BadInput(
             f"{parameter}={name!r}: this machine has {len(here) - 1} CUDA devices; use {names}"
         )
+    if place.type == "cuda" and place.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return place

@@ -202,12 +202,12 @@ class Script:
             self._laws,
         )
 
-    def _load(self, name):
-        self.loaded.append(name)
+    def _load(self, name, device="cpu"):
+        self.loaded.append((name, device))
         if "missing" in name:
             raise ModelError(f"model={name!r}: no such folder; check the path")
         return SimpleNamespace(
-            name=name, parameters=10_400_000, dtype="float32", device="cpu", precision=""
+            name=name, parameters=10_400_000, dtype="float32", device=device, precision=""
         )
 
     def _settings(self, **values):

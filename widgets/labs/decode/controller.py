@@ -46,7 +46,7 @@ class DecodeController(Travels):
         **settings: Any,
     ):
         names = {k: name_of(m) for k, m in (("model", model), ("draft", draft)) if m is not None}
-        given = {"prompt": prompt, **names, **settings}
+        given = {"prompt": prompt, **names, **lab.placement(model, draft), **settings}
         given = {key: value for key, value in given.items() if value is not None}
         base = lab.settings_of(trace) if trace is not None else {}
         self.history = History(lab.first_settings(given, base))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from workbench.core.trace import Round
 
-_MODELS: dict[str, Any] = {}
+_MODELS: dict[tuple[str, str], Any] = {}  # by name and device
 _MODELS_LOCK = threading.Lock()
 
 
@@ -33,28 +33,30 @@ class Engine:
     """Functions of the engine.
 
     Args:
-        load: name -> model; loaded once per process and shared.
+        load: name, and a device where it matters -> model; loaded once per process and shared.
         run: (settings, listener) -> a run with start, pause, step, stop, wait, trace, error.
         settings: keyword arguments -> the settings of a run.
         baseline: (model, prompt, sampling, tokens, repeats, progress) -> measured plain decoding.
         laws: (round, node) -> what every rule would do there, from stored numbers.
     """
 
-    load: Callable[[str], Any]
+    load: Callable[..., Any]
     run: Callable[..., Any]
     settings: Callable[..., Any]
     baseline: Callable[..., Any]
     laws: Callable[[Any, int], NodeLaws]
 
 
-def shared_model(name: str) -> Any:
-    """A model by name, loaded once per process; a second caller waits for the first."""
+def shared_model(name: str, device: str | None = None) -> Any:
+    """A model by name and device, loaded once per process; a second caller waits for the first."""
+    from workbench.models.devices import device_of
     from workbench.models.load import load
 
+    place = str(device_of(device))
     with _MODELS_LOCK:
-        if name not in _MODELS:
-            _MODELS[name] = load(name)
-        return _MODELS[name]
+        if (name, place) not in _MODELS:
+            _MODELS[name, place] = load(name, device=place)
+        return _MODELS[name, place]
 
 
 def engine() -> Engine:

@@ -42,20 +42,29 @@ class Models:
     """The models of one lab: those handed in, and those loaded by name."""
 
     def __init__(self, tools: Callable[[], Engine], given: Mapping[str, Any]):
-        self._tools, self._found = tools, dict(given)
+        self._tools, self._given = tools, dict(given)
+        self._found: dict[tuple[str, str | None], Any] = {}
 
     def known(self, name: str) -> Any:
         """The model if it is there already, else None."""
-        return self._found.get(name)
+        return self._given.get(name) or self._found.get((name, None))
 
-    def load(self, name: str, block: str) -> Any:
+    def device_of(self, name: str) -> str | None:
+        """Where a model that was handed in stands; None where models stand anyway."""
+        return getattr(self._given.get(name), "device", None)
+
+    def load(self, name: str, block: str, device: str | None = None) -> Any:
         """The model, loaded if need be; what goes wrong belongs to ``block``."""
-        if name not in self._found:
+        if name in self._given and device in (None, self.device_of(name)):
+            return self._given[name]
+        if (name, device) not in self._found:
             try:
-                self._found[name] = self._tools().load(name)
+                self._found[name, device] = (
+                    self._tools().load(name, device) if device else self._tools().load(name)
+                )
             except WorkbenchError as error:
                 raise Blocked(block, error) from error
-        return self._found[name]
+        return self._found[name, device]
 
 
 class Job:
@@ -176,7 +185,10 @@ class Job:
         settings, draft = self.settings, None
         if lab.needs_draft(settings):
             self._set("loading", f"Loading {settings['draft']}", None)
-            draft = self._models.load(settings["draft"], "drafter")
+            place = settings["draft_device"]
+            if place == lab.SAME:
+                place = self._models.device_of(self._name)
+            draft = self._models.load(settings["draft"], "drafter", place)
         return self._tools().settings(
             model=model,
             prompt=settings["prompt"],

@@ -23,6 +23,12 @@ ACCEPTANCE = {  # label -> key of Trace.summary, what it means
 }
 
 
+CROSSING = (
+    "tokens, scores and laws that are copied between the devices of draft and target; their time is"
+    " part of drafting (of the rest where both work at once), not a part of its own"
+)
+
+
 def speed_html(trace: Trace, state: str, summary: Mapping[str, float] | None = None) -> str:
     """Three numbers while a run is going, the whole comparison when it is done.
 
@@ -81,7 +87,19 @@ def _split(trace: Trace) -> str:
     words = escape(time_split.caption(split))
     return (
         f'<div class="dw-split" role="img" aria-label="{words}">{bars}</div>'
-        f'<div class="dw-small">{words}</div>'
+        f'<div class="dw-small">{words}</div>{_crossing(trace, split)}'
+    )
+
+
+def _crossing(trace: Trace, split: time_split.SplitInfo) -> str:
+    """What the copies between two devices took, a round and in all; empty where nothing crossed."""
+    moved = trace.transfer
+    if moved is None:
+        return ""
+    total = f"{theme.milliseconds(moved.ms)}, {theme.size(moved.bytes)} in the run"
+    words = f"{time_split.crossing(split)} · {total}".replace(" ms", "\u00a0ms")
+    return (
+        f'<div class="dw-small"><abbr title="{escape(CROSSING, True)}">{escape(words)}</abbr></div>'
     )
 
 

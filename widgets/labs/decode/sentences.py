@@ -24,6 +24,20 @@ class NodeFacts(NamedTuple):
 
 def node_facts(trace: Trace, selection: Selection) -> NodeFacts:
     """Title, numbers and the reason for the fate of what is selected."""
+    facts = _facts(trace, selection)
+    return facts._replace(numbers=[*facts.numbers, *_crossed(trace.rounds[selection.round])])
+
+
+def _crossed(round_: Round) -> list[tuple[str, str]]:
+    """What was copied between two devices in the whole round, if anything."""
+    moved = round_.transfer
+    if moved is None:
+        return []
+    words = f"{theme.milliseconds(moved.ms)}, {theme.size(moved.bytes)}"
+    return [("between devices, this round", words)]
+
+
+def _facts(trace: Trace, selection: Selection) -> NodeFacts:
     round_, node = trace.rounds[selection.round], selection.node
     if selection.index is not None and selection.index >= len(round_.path):
         return _extra_facts(trace, round_)

@@ -12,6 +12,7 @@ from workbench.core.errors import BadInput, closest
 from workbench.core.method import DECODING, Knob, find_method, make_method, methods
 from workbench.core.sampling import Sampling
 from workbench.core.trace import Trace
+from workbench.models.devices import device_names
 
 FIRST_CHOICE = {
     "drafter": "draft_model",
@@ -48,6 +49,7 @@ SAMPLING = (
 LENGTH = Knob("max_new_tokens", "int", 96, low=1, high=4096, unit="tokens", help="Where to stop")
 MODEL = Knob("model", "text", "zoo:target", help="Target: zoo:..., a folder or a hub id")
 DRAFT = Knob("draft", "text", "zoo:draft", help="Draft model: zoo:..., a folder or a hub id")
+SAME = "same as target"
 PROMPT = Knob("prompt", "text", "", help="The text to continue")
 
 
@@ -62,9 +64,25 @@ class Section(NamedTuple):
     about: str
 
 
+def draft_place() -> Field:
+    """Where the draft model stands: with the target, or on a device of this machine."""
+    places = (SAME, *device_names())
+    words = "Where the draft model runs; what crosses to the target's device is timed"
+    knob = Knob("draft_device", "choice", SAME, choices=places, help=words)
+    return Field(knob.name, knob, "lab", "draft on")
+
+
+def placement(model: Any, draft: Any) -> dict[str, str]:
+    """The setting that two models stand for that were handed in on two devices."""
+    target, place = (getattr(one, "device", None) for one in (model, draft))
+    apart = target is not None and place != target and place in device_names()
+    return {"draft_device": place} if apart else {}
+
+
 def all_fields() -> dict[str, Field]:
     """Every setting of the lab by key."""
     found = [Field(k.name, k, "lab") for k in (PROMPT, MODEL, DRAFT, *SAMPLING)]
+    found.append(draft_place())
     found.append(Field(LENGTH.name, LENGTH, "lab", "new tokens"))
     for family in DECODING:
         cards = methods(family)
@@ -126,6 +144,8 @@ def settings_of(trace: Trace) -> dict[str, Any]:
         given["max_new_tokens"] = trace.max_new_tokens
     if trace.draft_model:
         given["draft"] = trace.draft_model
+        if trace.draft_device != trace.device and trace.draft_device in device_names():
+            given["draft_device"] = trace.draft_device
     names = {f.name for f in fields(Sampling)}
     given.update({k: v for k, v in trace.sampling.items() if k in names})
     known = all_fields()
@@ -156,6 +176,7 @@ def sections(settings: Mapping[str, Any]) -> list[Section]:
         fields_here = fields_of(card)
         if family == "drafter" and needs_draft(settings):
             fields_here += (Field("draft", DRAFT, "lab", "draft model"),)
+            fields_here += (draft_place(),) if len(device_names()) > 1 else ()
         if family == "verifier":
             fields_here += tuple(Field(k.name, k, "lab") for k in SAMPLING)
         found.append(Section(family, title, form[family], titles, fields_here, card.summary))
@@ -169,7 +190,8 @@ def section_of(key: str) -> str:
         return family
     if key in {k.name for k in SAMPLING}:
         return "verifier"
-    return {"draft": "drafter", "model": "model"}.get(key, "prompt")
+    drafting = {"draft": "drafter", "draft_device": "drafter"}
+    return {**drafting, "model": "model"}.get(key, "prompt")
 
 
 def make_methods(settings: Mapping[str, Any]) -> dict[str, Any]:
