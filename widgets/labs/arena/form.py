@@ -12,6 +12,7 @@ from workbench.bench.datasets import TURNS
 from workbench.bench.roofline import KNOWN
 from workbench.core.errors import BadInput
 from workbench.core.method import Knob, methods
+from workbench.models.devices import device_names
 from workbench.zoo.held_out import KINDS
 
 SHOWN = {
@@ -34,6 +35,7 @@ PICTURES = {
     "depth": "acceptance by depth",
     "quality": "speed against likelihood",
 }
+WITH = "with the target"
 DRAFTERS = ("token_recycling", "prompt_lookup", "draft_model")
 MOST_NEW = 4096
 
@@ -75,12 +77,13 @@ def sections(settings: Mapping[str, Any], cells: Sequence[str]) -> tuple[Section
 def _every() -> dict[str, Field]:
     """Key -> field, of every form with all that it can have."""
     full = {"prompts": FILE, "hardware": OWN, "placement": APART}
-    return {
+    found = {
         field.key: field
         for show in SHOWN
         for section in sections({**full, "show": show}, ())
         for field in section.fields
     }
+    return {**found, "draft_on": _draft_on()}
 
 
 def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,7 +110,15 @@ def _models() -> tuple[Field, ...]:
     return (
         _line("targets", "zoo:target", "Checkpoints, names or folders, between commas."),
         _line("draft", "zoo:draft", "Checkpoints that draft, between commas; empty = none."),
+        *((_draft_on(),) if len(device_names()) > 1 else ()),
     )
+
+
+def _draft_on() -> Field:
+    """Where drafts stand; only where there is a choice."""
+    told = "Where a draft runs, each place compared; cost and tuning take the first."
+    knob = Knob("draft_on", "choice", (WITH,), choices=(WITH, *device_names()), help=told)
+    return Many("draft_on", knob, "arena", "draft on")
 
 
 def _text(settings: Mapping[str, Any]) -> tuple[Field, ...]:

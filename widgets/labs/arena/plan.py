@@ -73,6 +73,7 @@ def grid(settings: Mapping[str, Any], extra: tuple[Cell, ...] = ()) -> Grid:
         prompts(settings),
         targets=words(settings["targets"]),
         drafts=words(settings["draft"]),
+        draft_devices=draft_devices(settings),
         drafters=settings["drafters"],
         verifiers=settings["verifiers"],
         policies=settings["policies"],
@@ -96,7 +97,13 @@ def search(settings: Mapping[str, Any]) -> Search:
         setting=Setting(settings["new_tokens"]),
         trials=settings["trials"],
         finalists=settings["finalists"],
+        draft_device=draft_devices(settings)[0],
     )
+
+
+def draft_devices(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where drafts stand, as cells say it: nothing = with the target."""
+    return tuple("" if place == form.WITH else place for place in settings["draft_on"])
 
 
 def first(settings: Mapping[str, Any], name: str) -> str:
@@ -126,6 +133,7 @@ def tune_command(search: Search, folder: Path) -> str:
     words += ["--target", search.target, "--drafter", *search.drafters]
     words += ["--policy", *search.policies, "--prompts", search.prompts.source]
     words += ["--draft", search.draft] if search.draft else []
+    words += ["--draft-device", search.draft_device] if search.draft_device else []
     words += ["--temperature", f"{search.sampling.temperature:g}", "--trials", str(search.trials)]
     return shlex.join([*words, "--new-tokens", str(search.setting.new_tokens)])
 

@@ -15,6 +15,7 @@ from workbench.bench.cost_model import CostReport
 from workbench.bench.elsewhere import Prediction, predict
 from workbench.bench.roofline import KNOWN, link_ms
 from workbench.bench.turn import words
+from workbench.models.devices import device_names
 
 if TYPE_CHECKING:
     from widgets.labs.arena.controller import ArenaLab
@@ -134,11 +135,27 @@ def _elsewhere(lab: ArenaLab) -> dict[str, Any]:
     ranks = ", ".join(f"{a:.2f}" for a in acceptance[:4])
     crossing = _crossing(lab, found.here)
     about = f"Acceptance by rank {ranks} … ({said or 'measured under Cost'}), taken over as it is."
+    about += f" {_real(lab)}" if lab.settings["placement"] == form.APART else ""
     return {
         **pictures.elsewhere(pictures.elsewhere_infos(found.here, found.places)),
         "detail": forecast.prediction(found.here, acceptance, about, crossing),
         "table": forecast.everywhere(found.everywhere),
     }
+
+
+def _real(lab: ArenaLab) -> str:
+    """Where a placement is more than a prediction."""
+    here = device_names()
+    if len(here) > 1:
+        return (
+            f"This machine has {', '.join(here)}: the field “draft on” under {form.SHOWN['arena']},"
+            " and that of the decode lab, really puts the draft there and times what crosses."
+        )
+    return (
+        "Where a machine has two devices, a field “draft on” here and in the decode lab, and the"
+        " option --draft-device, really put the draft on one and time what crosses; this one has"
+        " the CPU only."
+    )
 
 
 def _crossing(lab: ArenaLab, here: Prediction) -> str:

@@ -96,6 +96,13 @@ MORE = (
            "log-likelihood less that of plain decoding on the same prompts", "nats a token"),
 )  # fmt: skip
 
+CROSSED = (  # only where draft and target stood apart; older results do not have them
+    Column("between devices", "transfer_ms_per_round", ".2f",
+           "copies of tokens, scores and laws, part of the round's time", "ms a round"),
+    Column("bytes between devices", "transfer_bytes_per_round", ",.0f",
+           "what those copies carry", "a round"),
+)  # fmt: skip
+
 
 def number(value: Any, form: str) -> str:
     """Formatted, or a dash."""
@@ -185,10 +192,11 @@ def cell(results: Results | None, chosen: str) -> str:
     if results is None or row is None:
         return '<p class="dw-small">Start measures what the left column describes.</p>'
     shown = (*COLUMNS, *MORE)
-    helps = {column.title: column.help for column in (RATIO, *shown)}
+    helps = {column.title: column.help for column in (RATIO, *shown, *CROSSED)}
     rows = [
         (RATIO.title, f"{ratio(row)} of {row['paired']} pairs"),
         *((c.title, f"{number(row[c.key], c.form)} {c.unit}".strip()) for c in shown),
+        *((c.title, f"{number(row[c.key], c.form)} {c.unit}") for c in CROSSED if row.get(c.key)),
         ("same tokens as plain", row["same_tokens"] or "–"),
     ]
     kinds = [one for one in results.kinds if one.cell == chosen]

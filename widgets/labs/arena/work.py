@@ -85,7 +85,7 @@ def measured_cost(
             raise BadInput(
                 f"draft is empty, and {settings['cost_drafter']} needs one; name a checkpoint"
             )
-        draft = model_of(named[0], None, None)
+        draft = model_of(named[0], plan.draft_devices(settings)[0] or None, None)
     run = RunSettings(
         target,
         prompts[0],
