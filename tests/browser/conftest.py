@@ -42,8 +42,9 @@ def browser():
     if path is None:
         reason = "no Chromium on this machine; install the system's chromium package"
         pytest.fail(reason) if required else pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=20_000)  # how fast a page answers is not what these tests measure
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         chromium = playwright.chromium.launch(executable_path=path, args=options)
