@@ -280,7 +280,7 @@ class Grid:
 
 def plain_cell(target: str, sampling: Sampling) -> Cell:
     """Plain decoding of a target; a sampling's own seed is left out."""
-    methods = {family: described(family, PLAIN[family]) for family in DECODING}
+    methods: dict[str, Any] = {family: described(family, PLAIN[family]) for family in DECODING}
     return Cell(target, "", **methods, sampling=dataclasses.replace(sampling, seed=0))
 
 

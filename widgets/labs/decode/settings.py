@@ -74,8 +74,8 @@ def draft_place() -> Field:
 
 def placement(model: Any, draft: Any) -> dict[str, str]:
     """The setting that two models stand for that were handed in on two devices."""
-    target, place = (getattr(one, "device", None) for one in (model, draft))
-    apart = target is not None and place != target and place in device_names()
+    target, place = (getattr(one, "device", "") for one in (model, draft))
+    apart = target and place != target and place in device_names()
     return {"draft_device": place} if apart else {}
 
 
