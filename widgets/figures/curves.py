@@ -60,7 +60,7 @@ def drawn(name: str, info: Curves, mode: str, y_axis: dict[str, Any] | None = No
         name,
         info.title,
         info.note,
-        names if len(names) > 1 else (),
+        names,  # one name too: plotly leaves the axis' title behind where a legend goes away
         xaxis={"title": {"text": literal(info.x_title)}, **_ticks(info)},
         yaxis={"title": {"text": literal(info.y_title)}, "nticks": 5, **(y_axis or {})},
         margin={"l": 58, "b": 40},

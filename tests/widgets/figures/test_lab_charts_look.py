@@ -9,7 +9,8 @@ import pytest
 from lab_infos import USUAL
 
 from widgets import theme
-from widgets.figures import chart_parts, export
+from widgets.figures import chart_parts, curves, export
+from widgets.figures.curves import Curves, Line
 
 # ---- colours -------------------------------------------------------------------------------------
 
@@ -98,3 +99,32 @@ def test_labels_neither_touch_nor_leave_the_picture(plotly_page, name, width, fi
         across = min(one[4], other[4]) - max(one[2], other[2])
         down = min(one[5], other[5]) - max(one[3], other[3])
         assert across < 1.5 or down < 2.5, f"{one[:2]} touches {other[:2]}"
+
+
+AXIS = """
+async (figures) => {
+  const place = document.getElementById('g');
+  place.style.cssText = 'width:440px;height:260px';
+  const found = [];
+  for (const { data, layout } of figures) {
+    await Plotly.react(place, data, { ...layout, autosize: false, width: 440, height: 260 });
+    const top = (kind) => (place.querySelector(kind) || place).getBoundingClientRect().top;
+    found.push([top('.xtitle'), top('.xtick text')]);
+  }
+  Plotly.purge(place);
+  return found;
+}
+"""
+
+
+@pytest.mark.browser
+def test_the_axis_title_stands_under_the_ticks_whatever_was_drawn_before(plotly_page):
+    def figure(count: int, note: str):
+        lines = tuple(Line(f"draft {n}", (0.0, 4.0), (0.2, 0.3)) for n in range(count))
+        return curves.figure(Curves("Acceptance", "step", "acceptance", lines, None, note))
+
+    shown = [figure(*said) for said in [(2, "recorded"), (1, ""), (0, ""), (3, ""), (1, "so far")]]
+    found = plotly_page.evaluate(AXIS, shown)
+    alone = [plotly_page.evaluate(AXIS, [one])[0] for one in shown]
+    for after_others, by_itself in zip(found, alone, strict=True):
+        assert after_others == pytest.approx(by_itself, abs=1)
