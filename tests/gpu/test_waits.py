@@ -25,7 +25,7 @@ BRANCHING, CHAIN, FLAT = Budget(3, 8, 3), Budget(3, 8, 1), Budget(1, 4, 4)
 SMALL = {"num_hidden_layers": 1}
 PROMPT = [1, 2, 3, 1, 2, 3, 1, 2]
 # What a round of the engine reads and sends besides, with ``exact_match``: docs/decisions/011.
-ENGINE_READS, ENGINE_UPLOADS = 9, 0
+ENGINE_READS, ENGINE_UPLOADS = 3, 0
 STATIC = (
     (Medusa(heads="untrained"), BRANCHING),
     (Hydra(heads="untrained"), BRANCHING),
@@ -85,13 +85,13 @@ def after_some(model, drafter, budget, pretending):
 
 @pytest.mark.parametrize(("drafter", "budget"), STATIC)
 def test_nothing_waits_from_the_draft_to_the_logits(far, loaded, pretending, drafter, budget):
-    """What waits later is not one read, as it should be: each part reads for itself there."""
+    """Later the numbers of laws and tree are read once, then the rule's own, then a token."""
     (drafted, session), rounds = after_some(far, drafter, budget, pretending)
     assert rounds[-1].tokens, "a tree was drafted"
     assert not drafted.waits["propose"]
     assert not drafted.waits["update"]
     assert not session.waits["forward"]
-    assert sum(session.waits["commit"].values()) == 1, "the session keeps the tokens as numbers"
+    assert not session.waits["commit"]
     assert sum(pretending.reads.values()) <= ENGINE_READS, pretending.reads
     assert sum(pretending.uploads.values()) <= ENGINE_UPLOADS, pretending.uploads
     here = loaded("llama", **SMALL).session()

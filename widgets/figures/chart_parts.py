@@ -115,7 +115,7 @@ def fitted(figure: dict[str, Any], width_px: float) -> dict[str, Any]:
 def _fit(made: dict[str, Any], width_px: float) -> dict[str, Any]:
     """What of a layout depends on its width."""
     meta = made["meta"]
-    head = headline(*meta["heading"], width_px)
+    head = headline(*meta["heading"], width_px=width_px)
     rows = key_rows(meta["keys"], width_px - AROUND_PX) if meta["keys"] else 0
     margin = made["margin"] | {"t": head["top"], "b": meta["foot_px"] + KEY_PX * rows}
     fit = {"title": made["title"] | {"text": head["text"], "pad": head["pad"]}, "margin": margin}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from workbench.core.clock import elapsed_ms, now
@@ -17,6 +18,18 @@ def sent(numbers: Sequence[int], device: torch.device) -> torch.Tensor:
     """
     here = torch.tensor(numbers, dtype=torch.long)
     return here if device.type == "cpu" else here.to(device, non_blocking=True)
+
+
+def brought(*tensors: torch.Tensor) -> list[np.ndarray]:
+    """The numbers of tensors of one device, each in its shape, in a single read.
+
+    Every read waits for all work so far. They come as float64, which holds float32 and whole
+    numbers below 2^53 exactly.
+    """
+    flat = torch.cat([tensor.reshape(-1).double() for tensor in tensors]).cpu().numpy()
+    ends = np.cumsum([tensor.numel() for tensor in tensors])[:-1]
+    parts = np.split(flat, ends)
+    return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 class Crossings:

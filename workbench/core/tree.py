@@ -6,6 +6,7 @@ token, whose keys and values are not stored yet); row i+1 is node i.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -72,6 +73,10 @@ class DraftTree:
     def token_ids(self) -> tuple[int, ...]:
         """The tokens as numbers, read from their device once, whoever asks."""
         return tuple(self.tokens.tolist())
+
+    def know(self, token_ids: Sequence[int]) -> None:
+        """These are the tokens; somebody has read them together with something else."""
+        self.__dict__["token_ids"] = tuple(token_ids)
 
     @staticmethod
     def empty(device: torch.device | str = "cpu") -> DraftTree:

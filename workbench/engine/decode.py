@@ -32,7 +32,8 @@ from workbench.core.sampling import Sampling, draw_one
 from workbench.core.trace import NO_TOKEN, Round
 from workbench.core.tree import DraftTree, shape_of
 from workbench.engine.hidden_text import HiddenText
-from workbench.engine.record import Draw, entropy_bits, record_round
+from workbench.engine.record import Draw, record_round
+from workbench.engine.seen import Seen, entropy_bits, seen_at_once, seen_of
 from workbench.engine.stopwatch import Stopwatch
 from workbench.models.learner import Learner
 from workbench.models.native.laws import compiled_laws
@@ -91,12 +92,12 @@ def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
         rows = rows_of(ctx.tokens[-1], tree)
         forward = run.target.forward(rows, (-1, *(p + 1 for p in tree.parent)), capture=capture)
         watch.lap("verify")
-        p, bits = target_laws(run, forward, ctx.tokens)
-        verdict = run.verifier.verify(tree, p)
+        seen = look(run, forward, tree, ctx.tokens)
+        verdict = run.verifier.verify(tree, seen.p)
         drawn = draw_outcome(run, ctx, tree, verdict, end)
         watch.lap("other")
         kept = [0, *(n + 1 for n in drawn.outcome.path[: len(drawn.outcome.emitted)])]
-        run.target.commit(kept)
+        run.target.commit(kept, (ctx.tokens[-1], *tree.token_ids))
         watch.lap("commit")
         feedback = Feedback(tree, forward.logits, forward.hidden, drawn.outcome, ctx.tokens)
         run.drafting = drafter.update(ctx, run.drafting, feedback)
@@ -109,13 +110,11 @@ def decode(run: Decoding, prompt: list[int]) -> Iterator[Round]:
         watch.lap("other")
         told, note = ctx.take_reports()
         yield record_round(
-            run.record_top,
             index,
             start,
             root,
             tree,
-            p,
-            bits,
+            seen,
             verdict,
             drawn,
             budget,
@@ -247,6 +246,23 @@ def rows_of(root: int, tree: DraftTree) -> list[int] | torch.Tensor:
     if tree.tokens.device.type == "cpu":
         return [root, *tree.token_ids]
     return torch.cat((tree.tokens.new_full((1,), root), tree.tokens))
+
+
+def look(run: Decoding, forward: Forward, tree: DraftTree, tokens: list[int]) -> Seen:
+    """The laws of a forward and the numbers of them and of the tree.
+
+    On a device they are read together, once.
+
+    Raises:
+        NotFinite: naming the layer of the first NaN.
+    """
+    if forward.logits.device.type == "cpu":
+        p, bits = target_laws(run, forward, tokens)
+        return seen_of(tree, p, bits, run.record_top)
+    highest, seen = seen_at_once(run.sampling, forward.logits, tree, run.record_top)
+    if not math.isfinite(highest):
+        raise run.target.explain_not_finite(tokens)
+    return seen
 
 
 def target_laws(

@@ -253,12 +253,10 @@ class Session(Account):
         """The head's logits of every row, of the last one only, or of none (``None``)."""
         if last_only is None:
             return None, done.taps
-        final = done.final[-1:] if last_only else done.final
-        return done.logits(final), done.taps
+        return done.logits(done.final[-1:] if last_only else done.final), done.taps
 
     def _rows(self, tokens, parent: tuple[int, ...], n: int, past: int) -> Rows:
-        total = len(parent)
-        origin = past + self._cache.front_tokens
+        total, origin = len(parent), past + self._cache.front_tokens
         ids = tokens[-n:]
         ids = ids.to(self.device, torch.long) if torch.is_tensor(ids) else sent(ids, self.device)
         dtype, past = self.model.torch_dtype, origin + total - n
@@ -283,10 +281,12 @@ class Session(Account):
                 " or ask for fewer new tokens"
             )
 
-    def commit(self, rows: Sequence[int]) -> None:
-        """Keep these rows of the last forward (a path from its first row), drop the others."""
-        kept = list(rows)
-        pending = self._pending
+    def commit(self, rows: Sequence[int], tokens: Sequence[int] | None = None) -> None:
+        """Keep these rows of the last forward (a path from its first row), drop the others.
+
+        ``tokens`` are those of all its rows, where somebody has read them from the device already.
+        """
+        kept, pending = list(rows), self._pending if tokens is None else tokens
         if torch.is_tensor(pending):
             pending = pending.tolist()
         if kept and not 0 <= min(kept) <= max(kept) < len(pending):

@@ -131,7 +131,7 @@ class ToySession:
         self.timings.append((began, time.perf_counter()))
         return Forward(stacked, dict.fromkeys(capture, stacked), self.timings[-1])
 
-    def commit(self, rows: Sequence[int]) -> None:
+    def commit(self, rows: Sequence[int], tokens: Sequence[int] | None = None) -> None:
         self.tokens.extend(self._pending[row] for row in rows)
         self._pending, self._above = [], []
 

@@ -23,6 +23,7 @@ from workbench.engine.overlap import (
     uniform_numbers,
 )
 from workbench.engine.record import record_round
+from workbench.engine.seen import seen_of
 from workbench.engine.stopwatch import Stopwatch
 
 LONGEST_BALANCED = 8
@@ -157,13 +158,11 @@ def _judged(
     told, note = ctx.take_reports()
     budget = Budget(len(tree), len(tree), 1)
     done = record_round(
-        run.record_top,
         index,
         start,
         root,
         tree,
-        p,
-        bits,
+        seen_of(tree, p, bits, run.record_top),
         verdict,
         drawn,
         budget,
