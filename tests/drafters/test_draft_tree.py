@@ -82,6 +82,31 @@ def test_siblings_repeat_only_where_drawn_with_replacement(models, sampler):
     assert (doubled > 0) == (sampler in ("independent", "sequences"))
 
 
+@pytest.mark.parametrize("sampler", ["independent", "sequences"])
+def test_rows_of_one_path_have_one_law(sampler):
+    """k-SEQ takes them for one state; equal laws must not differ by rounding."""
+    target, draft = tiny_network(5, seed=2), tiny_network(5, seed=3)
+    walk, noise = draft.fused, torch.Generator().manual_seed(1)
+
+    def rounded(*args):
+        done = walk(*args)
+        done.final.mul_(1 + 1e-4 * torch.rand(len(done.final), 1, generator=noise))
+        return done
+
+    draft.fused = rounded
+    knobs = dict(sampler=sampler, branching="4,3,2", width=12)
+    made, shared = Drive(DraftTreeOfModel(**knobs), target, draft, Sampling(1.0), PROMPT), 0
+    for seed in range(5):
+        tree, laws = made.propose(AMPLE, seed=seed), {}
+        for node, law in enumerate(tree.probs):
+            path = tuple(tree.tokens[tree.path_to(tree.parent[node] + 1)].tolist())
+            shared += path in laws and len(path) > 0
+            assert torch.equal(laws.setdefault(path, law), law)
+        p = torch.ones(len(tree) + 1, 5) / 5
+        make_method("verifier", "spectr").verify(tree, p)
+    assert shared > 10
+
+
 def test_a_level_is_one_pass_over_its_own_nodes():
     target, draft = tiny_network(5, seed=2), tiny_network(5, seed=3)
     made = Drive(DraftTreeOfModel(branching="3,2,1"), target, draft, Sampling(1.0), PROMPT)

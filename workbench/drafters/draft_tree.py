@@ -28,6 +28,14 @@ class _Growth:
     log_prob: torch.Tensor | None = None  # of the rows, for beams
     value: torch.Tensor | None = None
 
+    def path(self, row: int) -> tuple[int, ...]:
+        """The tokens from ``row`` up to the root."""
+        found = []
+        while row:
+            found.append(self.tokens[row - 1])
+            row = self.parent[row - 1] + 1
+        return tuple(found)
+
     def add(self, row: int, drawn: siblings.Siblings, most: int) -> None:
         """Hang siblings below ``row``; those beyond ``most`` nodes in all are left out."""
         for token, law in zip(drawn.tokens.tolist(), drawn.laws, strict=True):
@@ -126,13 +134,16 @@ class DraftTreeOfModel:
         if self.sampler == "stochastic_beam" and not ctx.sampling.greedy:
             return self._beam_level(ctx, growth, laws, budget)
         most = min(self._fan(depth), budget.width)
+        known: dict[tuple[int, ...], torch.Tensor] = {}
         for place, row in enumerate(growth.rows):
+            # Rows of one path have one law; their sums may round in other orders.
+            law = known.setdefault(growth.path(row), laws[place])
             if ctx.sampling.greedy:
                 own = logits[place, : ctx.vocab_size].float().softmax(-1)
                 best = own.topk(min(most, len(own))).indices
                 growth.add(row, siblings.Siblings(best, own.expand(len(best), -1)), budget.nodes)
             else:
-                growth.add(row, self._drawn(ctx, laws[place], most), budget.nodes)
+                growth.add(row, self._drawn(ctx, law, most), budget.nodes)
 
     def _fan(self, depth: int) -> int:
         if self.sampler in ("sequences", "stochastic_beam"):
