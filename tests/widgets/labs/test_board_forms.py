@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
+from bare_board import BareBoard
 
 from widgets.controls.form import Field, Many
 from widgets.labs.board import Section
@@ -32,10 +31,8 @@ LOADED = (
 )
 
 
-class LoadingBoard(SimpleNamespace):
+class LoadingBoard(BareBoard):
     """A board whose fields change with the model."""
-
-    title, accepts, buttons, knobs, bands, titles = "", "", {}, {}, (), {}
 
     def __init__(self):
         values = {"matrix": "whole", "layer": 1, "head": 1, "to": "a", "from": "c", "some": ("x",)}
@@ -43,20 +40,7 @@ class LoadingBoard(SimpleNamespace):
 
     def change(self, key, value):
         self.told.append((key, value))
-        self.settings[key] = value
-        return True
-
-    def contents(self):
-        return {}
-
-    def verbs(self):
-        return frozenset()
-
-    def listen(self, listener):
-        pass
-
-    def close(self):
-        pass
+        return super().change(key, value)
 
 
 @pytest.fixture

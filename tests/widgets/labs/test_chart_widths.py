@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from bare_board import BareBoard
 
 from widgets.figures import curves
 from widgets.figures.curves import Curves, Line
@@ -16,24 +17,14 @@ NOTE = "a sentence of some sixty letters that has to wrap where it is narrow"
 LINES = tuple(Line(f"criterion {n}", (0.0, 0.5), (1.0, 2.0)) for n in range(7))
 
 
-class Charts(SimpleNamespace):
+class Charts(BareBoard):
     """A board of two charts and a text."""
 
-    title, accepts, buttons, knobs, titles, sections, settings = "", "", {}, {}, {}, (), {}
     bands = ((Cell("left", "plot"), Cell("right", "plot"), Cell("text", "html")),)
 
     def contents(self):
         figure = curves.figure(Curves("Loss", "share", "nats", LINES, None, NOTE))
         return {"left": figure, "right": figure, "text": "words"}
-
-    def verbs(self):
-        return frozenset()
-
-    def listen(self, listener):
-        pass
-
-    def close(self):
-        pass
 
 
 def lines(figure) -> int:
