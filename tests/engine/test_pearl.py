@@ -13,6 +13,7 @@ from workbench.engine.decode import Decoding
 from workbench.engine.run import RunSettings, generate
 from workbench.engine.schedules.pearl import Pearl
 from workbench.models.load import load
+from workbench.models.session import Session
 from workbench.testing import oracles
 from workbench.testing.drafter_runs import Granted, emitted
 from workbench.testing.toy_models import ToyModel
@@ -127,3 +128,28 @@ def test_on_the_embedded_pair():
     assert texts[0] == texts[1] == texts[2]
     assert trace.schedule.name == "pearl" and trace.rounds[0].lanes
     assert torch.isfinite(torch.tensor(trace.summary["tokens_per_s"]))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_block_in_one_call_is_the_block_drafted_step_by_step(monkeypatch, temperature):
+    target, draft = load("zoo:target"), load("zoo:draft")
+    settings = RunSettings(
+        target,
+        "def read(self, size):\n",
+        "draft_model",
+        "rejection",
+        sampling=Sampling(temperature, seed=3),
+        max_new_tokens=40,
+        draft_model=draft,
+        schedule=Pearl(clock="simulated", window=3),
+    )
+    real, whole = Session.run_on, []
+    monkeypatch.setattr(Session, "run_on", lambda *args: whole.append(1) or real(*args))
+    at_once = generate(settings)
+    assert whole or draft.native is None, "no block was drafted in one call"
+    monkeypatch.setattr(Session, "runs_on", lambda *args: False)
+    step_by_step = generate(settings)
+    assert at_once.new_tokens == step_by_step.new_tokens
+    assert [r.tokens for r in at_once.rounds] == [r.tokens for r in step_by_step.rounds]
+    for one, other in zip(at_once.rounds, step_by_step.rounds, strict=True):
+        assert one.q_node == pytest.approx(other.q_node, abs=1e-5)

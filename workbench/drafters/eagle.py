@@ -115,7 +115,7 @@ class Eagle:
         beam = _Beam(none.long() - 1, none, state.newest[None], none.bool()[None, :0])
         fan = min(budget.width, budget.nodes, ctx.vocab_size)
         for depth in range(1, budget.depth + 1):
-            logits = ctx.target.model.anatomy.logits(beam.feature)[:, : ctx.vocab_size]
+            logits = ctx.target.model.logits(beam.feature)[:, : ctx.vocab_size]
             laws = logits.float().log_softmax(-1)
             best = laws.topk(fan, -1)
             level = (beam.score[:, None] + best.values).flatten()

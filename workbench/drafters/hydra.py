@@ -157,7 +157,7 @@ class Hydra:
     def _laws(self, ctx: Context, state: HydraState, level: int, paths) -> torch.Tensor:
         hidden = state.newest.expand(len(paths), -1)
         guesses = state.heads(level, hidden, paths)
-        logits = ctx.target.model.anatomy.logits(guesses)[:, : ctx.vocab_size]
+        logits = ctx.target.model.logits(guesses)[:, : ctx.vocab_size]
         return logits.float().softmax(-1)
 
     def _follow(self, ctx: Context, state: HydraState) -> None:

@@ -113,7 +113,7 @@ class Kangaroo:
         confidence: list[float] = []
         stream = session.ascend(ctx.tokens[-1:], self._depth(session.model.layer_count))
         while True:
-            logits = session.model.anatomy.logits(state.adapter(stream[None], state.store)[0, -1])
+            logits = session.model.logits(state.adapter(stream[None], state.store)[0, -1])
             token, law, sure = self._drafted(ctx, logits[: ctx.vocab_size])
             tokens.append(token)
             laws.append(law)

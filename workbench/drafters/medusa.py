@@ -109,7 +109,7 @@ class Medusa:
         parent, level, rank = _places(template, ctx.device)
         with torch.inference_mode():
             guesses = state.heads(ctx.hidden["final"][-1])
-            logits = ctx.target.model.anatomy.logits(guesses)[:, : ctx.vocab_size]
+            logits = ctx.target.model.logits(guesses)[:, : ctx.vocab_size]
             laws = logits.float().softmax(-1)
             best = laws.topk(max(rank for _, rank in template) + 1, -1)
             tokens, score = best.indices[level, rank], best.values[level, rank]

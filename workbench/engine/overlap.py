@@ -125,6 +125,10 @@ def drafted_after(run: Decoding, ctx: Context, waiting: Block, uniforms: list[fl
     known = session.model.vocab_size
     text = [min(token, known - 1) for token in (*ctx.tokens, *waiting.tokens)]
     session.crop(min(len(session), len(text) - 1))
+    if known == ctx.vocab_size and session.runs_on(ctx.sampling, len(uniforms)):
+        chain = session.run_on(text, len(uniforms), ctx.sampling, uniforms)
+        if chain is not None:
+            return Block(chain.tokens, None if ctx.sampling.greedy else chain.laws)
     logits = session.sync(text).logits[-1]
     tokens: list[int] = []
     laws: list[torch.Tensor] = []

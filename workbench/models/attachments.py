@@ -15,6 +15,7 @@ import torch
 
 from workbench.core.errors import Mismatch, ModelError
 from workbench.models.model import Model
+from workbench.models.native.linear import compiled
 
 M = TypeVar("M", bound=torch.nn.Module)
 EMBEDDED = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "heads"
@@ -34,6 +35,8 @@ class Attachment(NamedTuple):
     def fill(self, module: M, like: torch.Tensor) -> M:
         """Load the tensors into ``module`` and move it to the device and dtype of ``like``.
 
+        Frozen, and multiplied by the compiled kernel where there is one.
+
         Raises:
             ModelError: tensors that the module does not have, or of other shapes.
         """
@@ -45,7 +48,7 @@ class Attachment(NamedTuple):
                     f"head {self.card.get('name')!r} does not fit {type(module).__name__}:"
                     f" {' '.join(str(error).split())[:300]}; train it again"
                 ) from None
-        return module.to(like.device, like.dtype).eval().requires_grad_(False)
+        return compiled(module.to(like.device, like.dtype).eval().requires_grad_(False))
 
 
 def load_attachment(spec: str, name: str, model: Model) -> Attachment:

@@ -7,6 +7,7 @@ in which rows may form a tree. The arithmetic is Llama's (pre-norm, rotary, grou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -131,8 +132,9 @@ class Block(nn.Module):
         size, past = self.shape.head_width, 0 if store is None else len(store)
         if positions is None:
             positions = torch.arange(past, past + t, device=x.device)
-        q = _turned(self.q(x).view(b, t, -1, size).transpose(1, 2), positions, self.shape)
-        k = _turned(self.k(x).view(b, t, -1, size).transpose(1, 2), positions, self.shape)
+        cos, sin = _rotation(positions, self.shape, x.dtype)
+        q = _turned(self.q(x).view(b, t, -1, size).transpose(1, 2), cos, sin)
+        k = _turned(self.k(x).view(b, t, -1, size).transpose(1, 2), cos, sin)
         v = self.v(x).view(b, t, -1, size).transpose(1, 2)
         if store is not None:
             k, v = store.append(k, v)
@@ -145,11 +147,20 @@ class Block(nn.Module):
         return mixed.transpose(1, 2).reshape(b, t, -1)
 
 
-def _turned(x: torch.Tensor, positions: torch.Tensor, shape: BlockShape) -> torch.Tensor:
-    """Rotary embedding of ``[b h t size]``: the halves of each head are a vector's two parts."""
+def _rotation(positions: torch.Tensor, shape: BlockShape, dtype: torch.dtype):
+    """Cosines and sines ``[t size/2]`` of the angles at these positions."""
+    angle = positions[:, None].float() * _speeds(shape, positions.device)
+    return angle.cos().to(dtype), angle.sin().to(dtype)
+
+
+@lru_cache(maxsize=16)
+def _speeds(shape: BlockShape, device: torch.device) -> torch.Tensor:
     half = shape.head_width // 2
-    steps = torch.arange(half, device=x.device, dtype=torch.float32) / half
-    angle = positions[:, None].float() * shape.rope_theta**-steps
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
+    with torch.inference_mode(False):  # training reads them as well
+        return shape.rope_theta ** -(torch.arange(half, device=device).float() / half)
+
+
+def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary embedding of ``[b h t size]``: the halves of each head are a vector's two parts."""
+    a, b = x.chunk(2, -1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)

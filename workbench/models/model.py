@@ -109,10 +109,10 @@ class Model:
         """Token ids that both the logits and the tokenizer know."""
         return min(self.vocab_size, len(self.tokenizer))
 
-    @property
+    @cached_property
     def layer_count(self) -> int:
-        config = self.network.config.get_text_config()
-        return config.num_hidden_layers
+        """Read once: a configuration takes its time to answer."""
+        return self.network.config.get_text_config().num_hidden_layers
 
     @cached_property
     def _context(self) -> tuple[int, str]:
@@ -178,6 +178,17 @@ class Model:
         """What runs a pass over so many rows: compiled or recorded if it may be, else torch."""
         fast = self.native or self.graphs
         return fast if fast is not None and fast.ready(rows) else self.fused
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """The output head on normed states ``[... d]``: compiled where a pass would be.
+
+        For drafters that read it beside the passes of a session; models that can be walked only.
+        """
+        rows = states.reshape(-1, states.shape[-1])
+        native = self.native
+        if native is None or states.dtype != torch.float32 or not native.ready(rows.shape[0]):
+            return self.anatomy.logits(states)
+        return native.logits(rows.contiguous()).view(*states.shape[:-1], -1)
 
     @property
     def compiled(self) -> bool:

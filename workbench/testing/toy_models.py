@@ -135,6 +135,10 @@ class ToySession:
         self.tokens.extend(self._pending[row] for row in rows)
         self._pending, self._above = [], []
 
+    def runs_on(self, sampling: object, steps: int) -> bool:
+        """No compiled pass, so no chain in one call."""
+        return False
+
     def crop(self, length: int) -> None:
         del self.tokens[length:]
         self._pending, self._above = [], []
