@@ -75,7 +75,7 @@ def test_on_a_phone(open_page, address, shots):
 
 def test_a_charts_heading_has_the_room_of_its_place(open_page, app_url):
     page = open_page(f"{app_url}pruning", width=1440)
-    lines = page.locator("[data-cell=loss] .gtitle tspan.line")
+    lines = page.locator("[data-place=loss] .gtitle tspan.line")
     expect(lines).to_have_count(2, timeout=60_000)
     page.set_viewport_size({"width": 390, "height": 800})
     expect(lines).to_have_count(3)

@@ -9,8 +9,8 @@ from panel.custom import AnyWidgetComponent
 class HostMode(AnyWidgetComponent):
     """Invisible; ``dark`` follows the browser, None before it has spoken.
 
-    ``widths_px`` holds the width of every place on the page that has a ``data-cell``, by that name,
-    in steps of 20 pixels.
+    ``widths_px`` holds the width of every place on the page with a ``data-place``, by that name, in
+    steps of 20 pixels.
     """
 
     _esm = """
@@ -18,10 +18,10 @@ export default {
   render({ model, el }) {
     el.style.display = "none";
     const wish = matchMedia("(prefers-color-scheme: dark)");
-    const cells = [...document.querySelectorAll("[data-cell]")];
+    const cells = [...document.querySelectorAll("[data-place]")];
     let timer, told = "";
     const widths = () => Object.fromEntries(cells.map((cell) =>
-      [cell.dataset.cell, 20 * Math.floor(cell.clientWidth / 20)]));
+      [cell.dataset.place, 20 * Math.floor(cell.clientWidth / 20)]));
     const tell = () => {
       const now = widths();
       if (JSON.stringify(now) !== told) { told = JSON.stringify(now); model.set("widths_px", now); }

@@ -112,7 +112,7 @@ BOARD = """
     {% for band in bands %}<section class="dw-band dw-board-band"
       style="flex: {{ band | map(attribute='px') | max }} 1 0px">
       {% for cell in band %}
-      <div data-cell="{{ cell.name }}"
+      <div data-place="{{ cell.name }}"
         class="dw-cell {{ 'dw-block' if cell.kind == 'html' else 'dw-fill-board' }}"
         style="flex: {{ cell.share }} 1 {{ (260 * cell.share) | int }}px;
           --dw-cell-px: {{ cell.px }}px">

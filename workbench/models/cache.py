@@ -24,25 +24,35 @@ class PreallocatedLayer(DynamicLayer):
     def __init__(self, capacity: int):
         super().__init__()
         self.capacity, self.length = capacity, 0
-        self.key_store: torch.Tensor | None = None
-        self.value_store: torch.Tensor | None = None
+        # Both or neither, and of one capacity: an interrupt must not come between them.
+        self._stores: tuple[torch.Tensor, torch.Tensor] | tuple[None, None] = (None, None)
+
+    @property
+    def key_store(self) -> torch.Tensor | None:
+        """Keys with their spare room, or None before the first append."""
+        return self._stores[0]
+
+    @property
+    def value_store(self) -> torch.Tensor | None:
+        """Values likewise."""
+        return self._stores[1]
 
     def allocate(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Make room, shaped and typed like the first keys and values that arrive."""
-        self.dtype, self.device = keys.dtype, keys.device
-        self.key_store = keys.new_zeros(*keys.shape[:2], self.capacity, keys.shape[-1])
-        self.value_store = values.new_zeros(*values.shape[:2], self.capacity, values.shape[-1])
-        self.is_initialized = True
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        key_store = keys.new_zeros(*keys.shape[:2], self.capacity, keys.shape[-1])
+        value_store = values.new_zeros(*values.shape[:2], self.capacity, values.shape[-1])
+        self._stores = (key_store, value_store)
 
     def grow(self, capacity: int) -> None:
         """Move to larger stores; where memory runs out nothing has changed."""
         if self.key_store is not None and self.key_store.shape[2] < capacity:
             grown = []
-            for old in (self.key_store, self.value_store):
+            for old in self._stores:
                 new = old.new_zeros(*old.shape[:2], capacity, old.shape[-1])
                 new[:, :, : self.length] = old[:, :, : self.length]
                 grown.append(new)
-            self.key_store, self.value_store = grown
+            self._stores = (grown[0], grown[1])
         self.capacity = capacity
 
     def update(self, key_states, value_states, *args, **kwargs):
