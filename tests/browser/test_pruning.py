@@ -35,7 +35,7 @@ def test_a_mask_painted_changes_the_dial(open_page, address, shots, dark):
     field.evaluate("field => { field.seen = true; field.focus() }")
     field.select_option(label="layers")  # while the model loads, which brings further choices
     before = ready(page)
-    expect(field.locator("option")).not_to_have_count(3)
+    expect(field.locator("option")).not_to_have_count(4)
     held = "field => field.seen === true && field.getRootNode().activeElement === field"
     assert field.evaluate(held), "the form was put in anew under the hand"
     expect(page.get_by_text("1 − cosine of each layer")).to_be_visible()

@@ -77,7 +77,8 @@ class PruningWork(Bench):
         self._shown: tuple[Any, Any, mask_image.MaskImage] | None = None
         self._drawn: tuple[mask_image.MaskImage, dict[str, Any]] | None = None
         self._kept: list[float] = []
-        self._roles: tuple[str, ...] = ()
+        # The recorded example's, and most families': the form need not choose anew under the hand.
+        self._roles: tuple[str, ...] = ("q_proj",)
         self._across: tuple[str, ...] = tuple(form.ACROSS)
         self._cut: int | None = None
         self._sparse = ""
