@@ -27,7 +27,7 @@ def test_loading_changes_no_choice(checkpoint, lab_class, family):
     try:
         before = values(lab)
         lab.warm()
-        assert lab.wait(60) and lab.model is not None
+        assert lab.worker.wait(60) and lab.model is not None
         after = values(lab)
         assert {key: after[key] for key in before.keys() & after.keys()} == before
     finally:
