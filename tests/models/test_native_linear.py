@@ -108,6 +108,14 @@ def test_an_attachment_is_filled_compiled():
     assert type(half[0]) is nn.Linear
 
 
+def test_the_output_head_can_be_learnt_through(loaded):
+    model = loaded("llama")
+    model.session()
+    states = torch.randn(2, model.network.config.hidden_size, requires_grad=True)
+    model.logits(states).sum().backward()
+    assert states.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("shape", [(), (3,), (2, 4)])
 def test_the_output_head_beside_a_pass(loaded, shape):
     model = loaded("llama")

@@ -185,8 +185,8 @@ class Model:
         For drafters that read it beside the passes of a session; models that can be walked only.
         """
         rows = states.reshape(-1, states.shape[-1])
-        native = self.native
-        if native is None or states.dtype != torch.float32 or not native.ready(rows.shape[0]):
+        native, plain = self.native, states.dtype == torch.float32 and not states.requires_grad
+        if native is None or not plain or not native.ready(rows.shape[0]):
             return self.anatomy.logits(states)
         return native.logits(rows.contiguous()).view(*states.shape[:-1], -1)
 

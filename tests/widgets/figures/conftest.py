@@ -53,8 +53,9 @@ def _chromium() -> str:
 def chromium():
     """One headless browser for a file of tests."""
     path = _chromium()
-    play = pytest.importorskip("playwright.sync_api")
-    with play.sync_playwright() as playwright:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         yield browser
         browser.close()

@@ -51,8 +51,8 @@ def test_drain_passes_over_what_is_no_event():
 
 
 def test_both_shells_have_the_same_fields():
-    jupyter = pytest.importorskip("widgets.views.jupyter")
-    panel = pytest.importorskip("widgets.views.panel")
+    from widgets.views import jupyter, panel
+
     for name in ("TokenStreamView", "DraftTreeView", "MaskCanvasView"):
         ours = getattr(jupyter, name)()
         synced = {t for t in ours.traits(sync=True) if not t.startswith("_")}
@@ -64,14 +64,16 @@ def test_both_shells_have_the_same_fields():
 
 
 def test_both_hosts_of_a_board_draw_every_kind_of_cell():
-    jupyter = pytest.importorskip("widgets.labs.board_jupyter")
-    panel = pytest.importorskip("widgets.labs.board_panel")
+    from widgets.labs import board_jupyter as jupyter
+    from widgets.labs import board_panel as panel
+
     kinds = set(get_args(Kind)) - {"html"}
     assert set(jupyter.VIEWS) == kinds and set(panel.VIEWS) | {"plot"} == kinds
 
 
 def test_a_view_stores_a_snapshot_beside_the_live_widget():
-    jupyter = pytest.importorskip("widgets.views.jupyter")
+    from widgets.views import jupyter
+
     tree = draft_tree.info(make_trace(2))
     view = jupyter.DraftTreeView(data=draft_tree.tree_data(tree))
     view.with_static_twin("draft tree of 2 rounds", svg=lambda: draft_tree.svg(tree))
@@ -82,6 +84,7 @@ def test_a_view_stores_a_snapshot_beside_the_live_widget():
 
 
 def test_a_view_without_a_snapshot_still_has_a_stable_text():
-    jupyter = pytest.importorskip("widgets.views.jupyter")
+    from widgets.views import jupyter
+
     bundle, _ = jupyter.TokenStreamView()._repr_mimebundle_()
     assert bundle["text/plain"] == "<TokenStreamView>" and "text/html" not in bundle

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from workbench.models.native.build import Unavailable, attempt
 from workbench.models.native.packed import address
 from workbench.models.native.panels import packed_matrix
+from workbench.models.native.walk import MOST_ROWS
 
 M = TypeVar("M", bound=nn.Module)
-MOST_ROWS = 256  # torch's own products are as good for more
 
 
 class CompiledLinear(nn.Linear):
