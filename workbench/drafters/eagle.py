@@ -98,7 +98,7 @@ class Eagle:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             module = EagleHead(model.network.config)
-        return EagleState(attachment.fill(module, model.anatomy.embed.weight), BlockStore())
+        return EagleState(attachment.fill(module, model.parts.embed.weight), BlockStore())
 
     @torch.inference_mode()
     def propose(

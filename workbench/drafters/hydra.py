@@ -127,7 +127,7 @@ class Hydra:
             torch.manual_seed(0)
             module = HydraHeads(model.network.config, len(measured))
         ranks = tuple(tuple(row[: self.ranks]) for row in measured)
-        heads = attachment.fill(module, model.anatomy.embed.weight)
+        heads = attachment.fill(module, model.parts.embed.weight)
         return HydraState(heads, ranks, BlockStore())
 
     @torch.inference_mode()

@@ -94,9 +94,9 @@ class Kangaroo:
                 f" {trained_for}; choose {trained_for}, or heads='untrained'"
             )
         adapter = KangarooAdapter(model.network.config)
-        if not attachment.trained and hasattr(model.anatomy.norm, "weight"):
+        if not attachment.trained and hasattr(model.parts.norm, "weight"):
             adapter.norm.weight.data.copy_(model.anatomy.norm.weight)
-        return KangarooState(attachment.fill(adapter, model.anatomy.embed.weight), BlockStore())
+        return KangarooState(attachment.fill(adapter, model.parts.embed.weight), BlockStore())
 
     @torch.inference_mode()
     def propose(

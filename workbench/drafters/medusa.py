@@ -96,7 +96,7 @@ class Medusa:
         measured = attachment.card.get("rank_accuracy", _UNMEASURED)
         module = MedusaHeads(model.network.config.hidden_size, len(measured))
         ranks = tuple(tuple(row[: self.ranks]) for row in measured)
-        return MedusaState(attachment.fill(module, model.anatomy.embed.weight), ranks)
+        return MedusaState(attachment.fill(module, model.parts.embed.weight), ranks)
 
     def propose(
         self, ctx: Context, state: MedusaState, budget: Budget

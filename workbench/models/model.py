@@ -12,7 +12,7 @@ from functools import cached_property
 
 import torch
 
-from workbench.core.errors import BadInput
+from workbench.core.errors import BadInput, ModelError
 from workbench.models.anatomy import Anatomy, anatomy_of
 from workbench.models.graphs import SWITCH, GraphWalk
 from workbench.models.native.walk import NativeWalk
@@ -179,6 +179,21 @@ class Model:
         fast = self.native or self.graphs
         return fast if fast is not None and fast.ready(rows) else self.fused
 
+    @property
+    def parts(self) -> Anatomy:
+        """The anatomy, for heads that need one.
+
+        Raises:
+            ModelError: a family whose parts are not known.
+        """
+        if self.anatomy is None:
+            raise ModelError(
+                f"{self.name}: the parts of a {self.network.config.model_type!r} model are not"
+                " known, so no trained or untrained head fits it; choose a drafter without heads"
+                " (draft_model, prompt_lookup, token_recycling)"
+            )
+        return self.anatomy
+
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """The output head on normed states ``[... d]``: compiled where a pass would be.
 
@@ -187,7 +202,7 @@ class Model:
         rows = states.reshape(-1, states.shape[-1])
         native, plain = self.native, states.dtype == torch.float32 and not states.requires_grad
         if native is None or not plain or not native.ready(rows.shape[0]):
-            return self.anatomy.logits(states)
+            return self.parts.logits(states)
         return native.logits(rows.contiguous()).view(*states.shape[:-1], -1)
 
     @property
