@@ -46,6 +46,13 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.write_line(str(report.longrepr))
 
 
+@pytest.fixture(autouse=True)
+def modes_end_with_their_test():
+    """A mode of autograd that outlives its test would fail others, far from the cause."""
+    yield
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
 # Imported inside: shapes are checked only in modules that are imported after pytest has started.
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory) -> Callable[..., Path]:

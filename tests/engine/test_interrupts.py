@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+import torch
 from scripted import greedy_text
 
 from workbench.core.sampling import Sampling
@@ -92,6 +93,8 @@ def growing(settings):
 
 def survives(run: Run, settings: RunSettings, answer: list[int]) -> None:
     """What is kept is a beginning of the answer; the same sessions and a new run both go on."""
+    assert not torch.is_inference_mode_enabled()
+    assert torch.is_grad_enabled()
     trace = run.trace()
     assert trace.new_tokens == answer[: len(trace.new_tokens)]
     decoding = run.decoding

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from workbench.bench.judging import judged
+from workbench.core.inference import inference_mode
 from workbench.core.method import make_method
 from workbench.models.adapting import Adapters
 from workbench.models.load import load
@@ -55,7 +56,7 @@ class _Bench:
             self.texts[task] = found._replace(held_out=found.held_out[:HELD_ROWS])
         return self.texts[task]
 
-    @torch.inference_mode()
+    @inference_mode()
     def losses(self, task: str) -> np.ndarray:
         """Mean loss of every held-out row with what is attached now."""
         rows = self.text(task).held_out
@@ -239,7 +240,7 @@ def _realigned(bench: _Bench) -> list[dict]:
     return [_row("lora", says, sides[0], sides[1], why, "expected acceptance")]
 
 
-@torch.inference_mode()
+@inference_mode()
 def _accepted(bench: _Bench, task: str, draft: Any) -> np.ndarray:
     """Mean over places of sum min(p, q) of every row."""
     rows = bench.text(task).held_out

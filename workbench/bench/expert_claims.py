@@ -14,6 +14,7 @@ import torch
 
 from workbench.bench.judging import claim_row
 from workbench.core.expert_cache import replay
+from workbench.core.inference import inference_mode
 from workbench.core.method import make_method
 from workbench.core.routing import RoutingRecord
 from workbench.engine.dials import held_out
@@ -98,7 +99,7 @@ def top_p_rows(model: Model, train: torch.Tensor, held: torch.Tensor) -> list[di
     ]
 
 
-@torch.inference_mode()
+@inference_mode()
 def _hard_and_easy(model: Model, row: torch.Tensor, record: RoutingRecord) -> tuple[float, float]:
     """Experts of the tokens whose next one is hard, and of those whose next one is easy."""
     logits = model.network(input_ids=row[None], use_cache=False).logits[0, :-1].float()

@@ -21,6 +21,7 @@ from workbench.bench.cost_curve import measure_curve
 from workbench.bench.datasets import open_prompts
 from workbench.bench.grid import Grid, Setting
 from workbench.bench.sweep import Sweep
+from workbench.core.inference import inference_mode
 from workbench.engine.baseline import measure_plain
 from workbench.models.anatomy import anatomy_of
 from workbench.models.model import Model
@@ -58,7 +59,7 @@ def random_model(
             config.layer_types = ["full_attention"] * layers
     torch.manual_seed(0)
     network = AutoModelForCausalLM.from_config(config).float().eval().requires_grad_(False)
-    with torch.inference_mode():
+    with inference_mode():
         for weight in network.parameters():
             weight.copy_(weight.bfloat16().float())
     model = Model(name, network, like.tokenizer, anatomy_of(network))
@@ -162,7 +163,7 @@ def by_pass(model: Model, rows: Sequence[int] = (1, 16), repeats: int = 30) -> l
         for name, one in (("walk_ms", walked), ("fused_ms", torch_only), ("kernel_ms", model)):
             calls[name] = partial(one.session().forward, text)
         spent: dict[str, list[float]] = {name: [] for name in calls}
-        with torch.inference_mode():
+        with inference_mode():
             compile_s = _first_call_s(calls["torch_compile_ms"])
             for repeat in range(repeats + 1):
                 for name, call in calls.items():

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from workbench.bench.judging import claim_row
+from workbench.core.inference import inference_mode
 from workbench.core.masks import Pattern
 from workbench.core.method import make_method
 from workbench.core.pruning import Plan
@@ -74,7 +75,7 @@ class _Bench:
         with self.made(*setup).apply(self.model):
             return self._measured()
 
-    @torch.inference_mode()
+    @inference_mode()
     def _measured(self) -> tuple[np.ndarray, np.ndarray]:
         losses, accepted = [], []
         for row in self.held:

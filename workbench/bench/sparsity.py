@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 
 from workbench.core.errors import BadInput
+from workbench.core.inference import inference_mode
 from workbench.core.masks import MaskSet, Pattern
 from workbench.core.pruning import PATTERNS, Plan, Pruner
 from workbench.engine.dials import held_out
@@ -132,7 +133,7 @@ def pass_ratio(
 ) -> float:
     """Time of a pass over that of another: the median of pairs measured in turn."""
     ratios = []
-    with torch.inference_mode():
+    with inference_mode():
         for _ in range(repeats + 1):
             spent = []
             for model in (small, whole):

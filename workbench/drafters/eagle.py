@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from workbench.core.decoding import Budget, Context, DraftStep, Feedback, Need
+from workbench.core.inference import inference_mode
 from workbench.core.method import Paper, knob, method
 from workbench.core.transfer import sent
 from workbench.core.tree import DraftTree
@@ -100,7 +101,7 @@ class Eagle:
             module = EagleHead(model.network.config)
         return EagleState(attachment.fill(module, model.parts.embed.weight), BlockStore())
 
-    @torch.inference_mode()
+    @inference_mode()
     def propose(
         self, ctx: Context, state: EagleState, budget: Budget
     ) -> tuple[DraftTree, EagleState]:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from workbench.core.decoding import Budget, Context, Feedback, Need
+from workbench.core.inference import inference_mode
 from workbench.core.method import Paper, knob, method
 from workbench.core.template import Template, grown_template
 from workbench.core.transfer import sent
@@ -130,7 +131,7 @@ class Hydra:
         heads = attachment.fill(module, model.parts.embed.weight)
         return HydraState(heads, ranks, BlockStore())
 
-    @torch.inference_mode()
+    @inference_mode()
     def propose(
         self, ctx: Context, state: HydraState, budget: Budget
     ) -> tuple[DraftTree, HydraState]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from workbench.core.decoding import Budget, Context, DraftStep, Feedback, Need
 from workbench.core.errors import Mismatch
+from workbench.core.inference import inference_mode
 from workbench.core.method import Paper, knob, method
 from workbench.core.sampling import draw
 from workbench.core.tree import DraftTree
@@ -98,7 +99,7 @@ class Kangaroo:
             adapter.norm.weight.data.copy_(model.anatomy.norm.weight)
         return KangarooState(attachment.fill(adapter, model.parts.embed.weight), BlockStore())
 
-    @torch.inference_mode()
+    @inference_mode()
     def propose(
         self, ctx: Context, state: KangarooState, budget: Budget
     ) -> tuple[DraftTree, KangarooState]:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from workbench.core.decoding import Budget, Context, Feedback, Need
+from workbench.core.inference import inference_mode
 from workbench.core.method import Paper, knob, method
 from workbench.core.template import Template, grown_template
 from workbench.core.transfer import sent
@@ -107,7 +108,7 @@ class Medusa:
         if not template or len(ctx.tokens) < 2:
             return DraftTree.empty(ctx.device), state
         parent, level, rank = _places(template, ctx.device)
-        with torch.inference_mode():
+        with inference_mode():
             guesses = state.heads(ctx.hidden["final"][-1])
             logits = ctx.target.model.logits(guesses)[:, : ctx.vocab_size]
             laws = logits.float().softmax(-1)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from workbench.core.decoding import Need
 from workbench.core.errors import BadInput, Mismatch
+from workbench.core.inference import inference_mode
 from workbench.core.method import make_method
 from workbench.core.sampling import Sampling
 from workbench.core.trace import Trace
@@ -103,7 +104,7 @@ def yardstick(
     return Yardstick(rows, **settings)
 
 
-@torch.inference_mode()
+@inference_mode()
 def _logits(model: Model, rows: torch.Tensor) -> torch.Tensor:
     return model.network(input_ids=rows.to(model.torch_device), use_cache=False).logits.float()
 

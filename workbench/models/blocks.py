@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from workbench.core.inference import inference_mode
+
 
 @dataclass(frozen=True)
 class BlockShape:
@@ -156,7 +158,7 @@ def _rotation(positions: torch.Tensor, shape: BlockShape, dtype: torch.dtype):
 @lru_cache(maxsize=16)
 def _speeds(shape: BlockShape, device: torch.device) -> torch.Tensor:
     half = shape.head_width // 2
-    with torch.inference_mode(False):  # training reads them as well
+    with inference_mode(False):  # training reads them as well
         return shape.rope_theta ** -(torch.arange(half, device=device).float() / half)
 
 

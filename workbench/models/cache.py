@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
+from workbench.core.inference import inference_mode
 from workbench.core.transfer import sent
 
 
@@ -137,7 +138,7 @@ class KeyValueCache(Cache):
         capacity += self.front_tokens
         super().__init__(layers=[PreallocatedLayer(capacity) for _ in range(layers)])
         self.capacity = capacity
-        with torch.inference_mode():
+        with inference_mode():
             for layer, (keys, values) in zip(self.layers, front, strict=False):
                 layer.update(keys, values)
         self.addresses: StoreAddresses | None = None  # set by the compiled pass
@@ -153,7 +154,7 @@ class KeyValueCache(Cache):
         if self.front_tokens + tokens > self.capacity:
             self._grow(self.front_tokens + tokens)
 
-    @torch.inference_mode()
+    @inference_mode()
     def _grow(self, tokens: int) -> None:
         capacity = self.capacity
         while capacity < tokens:
@@ -162,7 +163,7 @@ class KeyValueCache(Cache):
             layer.grow(capacity)
         self.capacity = capacity  # last: an interrupted growth is taken up again
 
-    @torch.inference_mode()
+    @inference_mode()
     def wipe(self, length: int) -> None:
         """Zero what lies after the first ``length`` tokens.
 
@@ -186,6 +187,6 @@ class KeyValueCache(Cache):
             return
         device = next((x.device for x in self.layers if x.key_store is not None), None)
         source = sent(sources, device or torch.device("cpu"))
-        with torch.inference_mode():
+        with inference_mode():
             for layer in self.layers:
                 layer.move(source, start)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from workbench.core.inference import inference_mode
 from workbench.core.losses import soft_cross_entropy
 from workbench.models.model import Model
 
@@ -72,7 +73,7 @@ class Learner:
         A step after which the loss is not finite, or larger by a quarter, is taken back: the
         weights are those of before, the moments start anew, and later steps are half as long.
         """
-        with torch.inference_mode(False), torch.enable_grad():
+        with inference_mode(False), torch.enable_grad():
             lessons = [Lesson(one.tokens, one.places, one.logits.clone()) for one in lessons]
             before = [weight.detach().clone() for weight in self._weights]
             loss = self._loss(lessons)

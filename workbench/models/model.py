@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 
 from workbench.core.errors import BadInput, ModelError
+from workbench.core.inference import inference_mode
 from workbench.models.anatomy import Anatomy, anatomy_of
 from workbench.models.graphs import SWITCH, GraphWalk
 from workbench.models.native.walk import NativeWalk
@@ -49,7 +50,7 @@ class Model:
 
     def clone(self) -> Model:
         """A model with weights of its own, equal to these; half precision becomes float32."""
-        with torch.inference_mode(False):
+        with inference_mode(False):
             network = copy.deepcopy(self.network)
             if self.torch_dtype in (torch.float16, torch.bfloat16):
                 network = network.float()
@@ -141,7 +142,7 @@ class Model:
 
     def virtual_keys(self) -> VirtualKeys | None:
         """What stands in front of every text, where an adapter puts something there."""
-        with torch.inference_mode():
+        with inference_mode():
             return virtual_keys(self.network)
 
     @cached_property

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
+from workbench.core.inference import inference_mode
 from workbench.models.native.build import Unavailable, kernel
 from workbench.models.native.packed import address, free_bytes
 from workbench.models.native.panels import packed_matrix
@@ -57,7 +58,7 @@ def product_times_ms(network: torch.nn.Module) -> tuple[float, float]:
     half_row, wide = row.to(some.dtype), some.float()
     calls: list[Callable[[], object]] = [lambda: F.linear(half_row, some), _wide_product(row, wide)]
     times: list[list[float]] = [[], []]
-    with torch.inference_mode():
+    with inference_mode():
         for _ in range(_REPEATS):
             for call, taken in zip(calls, times, strict=True):
                 began = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from workbench.core.errors import ModelError, WorkbenchError
+from workbench.core.inference import inference_mode
 from workbench.models import agreement
 from workbench.models.model import Model
 
@@ -21,7 +22,7 @@ def _path(row: int) -> list[int]:
     return rows[::-1]
 
 
-@torch.inference_mode()
+@inference_mode()
 def _reference(model: Model, prefix: list[int], tree: list[int]) -> torch.Tensor:
     """Logits of every row by plain forwards of prefix + path, no cache, no mask: ``[rows v]``."""
     rows = []
@@ -45,7 +46,7 @@ def _error(model: Model, prefix: list[int], tree: list[int], wanted: torch.Tenso
     after = session.forward([tree[6]]).logits[-1]
     ids = prefix + [tree[r] for r in _path(5)] + [tree[6]]
     ids = torch.tensor([ids], device=model.torch_device)
-    with torch.inference_mode():
+    with inference_mode():
         plain = model.network(input_ids=ids, use_cache=False).logits[0, -1]
     error = torch.maximum(error, (after - plain).abs().max())
     spread = wanted.float().std().clamp_min(1e-6)
@@ -129,6 +130,6 @@ def _chain_error(model: Model, prefix: list[int], tree: list[int]) -> float:
     except Exception:  # a family whose own code rejects our cache cannot be decoded
         return float("inf")
     ids = torch.tensor([prefix + tree], device=model.torch_device)
-    with torch.inference_mode():
+    with inference_mode():
         plain = model.network(input_ids=ids, use_cache=False).logits[0, -1]
     return float((got - plain).abs().max() / plain.float().std().clamp_min(1e-6))

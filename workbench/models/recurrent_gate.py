@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from workbench.core.errors import BadInput, ModelError
+from workbench.core.inference import inference_mode
 from workbench.core.routing import heaviest, law
 from workbench.models.routers import mixture_routers, own_of
 
@@ -109,7 +110,7 @@ class RecurrentGates:
         if width < 1:
             raise BadInput(f"width={width}: must be 1 or more")
         gates = mixture_routers(network)
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        with torch.random.fork_rng(devices=[]), inference_mode(False):
             torch.manual_seed(seed)
             like = next(iter(gates.values())).weight
             self.path = RoutingPath(width, strength, cut).to(like.device, like.dtype)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from workbench.core.errors import BadInput
 from workbench.core.expert_cache import Plan
+from workbench.core.inference import inference_mode
 from workbench.core.routing import RoutingRecord
 
 KINDS = ("frequency", "token", "context")
@@ -65,7 +66,7 @@ class RoutePredictor:
         """Higher = likelier, for every token, layer and expert."""
         if self.head is None:
             return self.frequency.expand(len(tokens), *self.frequency.shape)
-        with torch.inference_mode(False):
+        with inference_mode(False):
             flat = self.head(torch.tensor(list(tokens)))
         return flat.view(len(tokens), *self.frequency.shape)
 
@@ -115,7 +116,7 @@ def fit_predictor(
     predictor = RoutePredictor(kind, layers, torch.cat(used).sum(0))
     if kind == "frequency":
         return predictor
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+    with inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = _Head(embedding.cpu(), width, used[0][0].numel(), kind == "context")
         optimiser = torch.optim.Adam(head.parameters(), rate)

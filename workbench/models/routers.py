@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from workbench.core.errors import ModelError
+from workbench.core.inference import inference_mode
 from workbench.core.routing import LayerRouting, Own, Routed, RoutingRecord
 
 
@@ -145,7 +146,7 @@ def _hooked(hooks: dict[int, tuple]) -> Iterator[None]:
             handle.remove()
 
 
-@torch.inference_mode()
+@inference_mode()
 def record_routing(model, tokens: Sequence[int]) -> RoutingRecord:
     """The routing of one plain pass of a loaded model over ``tokens``."""
     ids = torch.tensor([list(tokens)], device=model.torch_device)

@@ -14,6 +14,7 @@ import torch
 
 from workbench.core.clock import elapsed_ms, now
 from workbench.core.errors import BadInput, ModelError, NotFinite
+from workbench.core.inference import inference_mode
 from workbench.core.sampling import Sampling
 from workbench.core.span import Span
 from workbench.core.transfer import sent
@@ -60,7 +61,7 @@ class Session(Account):
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @torch.inference_mode()
+    @inference_mode()
     def forward(
         self,
         tokens: Sequence[int] | torch.Tensor,
@@ -116,7 +117,7 @@ class Session(Account):
             self._pass_ms = forward.ms
         return forward
 
-    @torch.inference_mode()
+    @inference_mode()
     def ascend(self, tokens: Sequence[int] | torch.Tensor, depth: int) -> torch.Tensor:
         """Run a chain through the first ``depth`` layers only, and keep it prepared.
 
@@ -155,7 +156,7 @@ class Session(Account):
             return False
         return native.ready(1) and native.whole
 
-    @torch.inference_mode()
+    @inference_mode()
     def run_on(
         self, tokens: Sequence[int], steps: int, sampling: Sampling, uniforms: Sequence[float]
     ) -> Chain | None:
@@ -181,9 +182,8 @@ class Session(Account):
         self.tokens = [*tokens, *(chain.tokens[:-1] if chain else ())]
         self._cache.set_length(len(self.tokens))
         self.forwards += steps
-        ended = now(self.device)
-        self.timings.append((began, ended))
-        self._pass_ms = elapsed_ms(began, ended) / steps
+        self.timings.append((began, now(self.device)))
+        self._pass_ms = elapsed_ms(*self.timings[-1]) / steps
         return chain
 
     def _check_span(self, span: Span) -> None:
@@ -342,7 +342,7 @@ class Session(Account):
         name, network = self.model.name, self.model.network
         ids = torch.tensor([list(tokens)], device=self.device)
         layers = self.model.anatomy.layers if self.model.anatomy else longest_list(network)
-        with torch.inference_mode():
+        with inference_mode():
             where = first_bad_layer(network, layers, lambda: network(input_ids=ids))
         return NotFinite(
             f"{name}: logits are not finite; the first NaN or infinity comes from {where}."

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from workbench.core.errors import BadInput, ModelError
+from workbench.core.inference import inference_mode
 from workbench.core.masks import MaskSet
 from workbench.models.anatomy import anatomy_of
 from workbench.models.masking import apply_masks
@@ -103,7 +104,7 @@ def sliced(model: Model, masks: MaskSet, weights: Any = None) -> Model:
         )
     cut = cut_of(model, masks)
     config = _config(model, cut)
-    with apply_masks(model, masks, weights), torch.inference_mode(False), no_init_weights():
+    with apply_masks(model, masks, weights), inference_mode(False), no_init_weights():
         small = AutoModelForCausalLM.from_config(config, dtype=model.torch_dtype)
         state = _state(model, cut)
         small.tie_weights()

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from workbench.core.decoding import Budget, Context, DraftStep, Need, Outcome
 from workbench.core.errors import Mismatch
+from workbench.core.inference import inference_mode
 from workbench.core.method import Paper, knob, method
 from workbench.core.tree import DraftTree
 from workbench.models.attachments import load_attachment
@@ -135,6 +136,6 @@ def survival(head: AcceptanceHead, steps: Sequence[DraftStep]) -> list[float]:
         )
     if not read:
         return [1.0] * len(steps)
-    with torch.inference_mode():
+    with inference_mode():
         chances = head.accepted(torch.stack(read))
     return [1.0, *chances.cumprod(0).tolist()]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
+from workbench.core.inference import inference_mode
 from workbench.models.anatomy import anatomy_of
 from workbench.models.model import Model
 
@@ -25,7 +26,7 @@ class RuledModel(Model):
             known[text] = self.laws_along(text)[-1]
         return known[text]
 
-    @torch.inference_mode()
+    @inference_mode()
     def laws_along(self, tokens: Sequence[int]) -> torch.Tensor:
         """Logits ``[t v]`` after every prefix, from one plain forward without a cache."""
         ids = torch.tensor([list(tokens)])

@@ -20,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from workbench.core.errors import ModelError
+from workbench.core.inference import inference_mode
 from workbench.engine.dials import held_out
 from workbench.models.adapting import Adapters
 from workbench.models.model import Model
@@ -248,7 +249,7 @@ def train_adapter(
     """
     run = _Run(adapters, name, method, texts, settings, draft, listener, stopped)
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    with torch.inference_mode(False), torch.enable_grad(), adapters.train(name):
+    with inference_mode(False), torch.enable_grad(), adapters.train(name):
         trainer = _AdapterTrainer(
             Logits(adapters.model.network),
             _arguments(settings, folder, adapters.model),

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from workbench.core.inference import inference_mode
 from workbench.core.losses import soft_cross_entropy
 from workbench.drafters.eagle import EagleHead
 from workbench.training.features import Batch, Features
@@ -46,7 +47,7 @@ class EagleTask:
             total = total + weight * (law + self.feature_weight * distance(guess, wanted))
         return total
 
-    @torch.inference_mode()
+    @inference_mode()
     def measure(self, model, head: EagleHead, features: Features) -> dict[str, Any]:
         """Rank accuracies and overlap of one and of two steps on held-out rows."""
         found = [no_hits(model.vocab_size) for _ in range(2)]

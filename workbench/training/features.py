@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from workbench.core.inference import inference_mode
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -51,7 +53,7 @@ class Features:
         return Batch(ids, states)
 
 
-@torch.inference_mode()
+@inference_mode()
 def write_features(
     model,
     rows: np.ndarray,

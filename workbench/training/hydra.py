@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from workbench.core.inference import inference_mode
 from workbench.core.losses import soft_cross_entropy
 from workbench.drafters.hydra import HEADS, HydraHeads
 from workbench.training.features import Batch, Features
@@ -44,7 +45,7 @@ class HydraTask:
             total = total + soft_cross_entropy(model.anatomy.logits(states), teacher)
         return total / self.heads
 
-    @torch.inference_mode()
+    @inference_mode()
     def measure(self, model, head: HydraHeads, features: Features) -> dict[str, Any]:
         """Chance of each rank of each head once the path before it is right."""
         from workbench.training.medusa import ranked

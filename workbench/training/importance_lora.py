@@ -36,6 +36,7 @@ from torch import nn
 
 from workbench.core.adapter import TargetShape, chosen
 from workbench.core.errors import BadInput, BadKnob, Mismatch
+from workbench.core.inference import inference_mode
 from workbench.core.masks import MaskSet
 from workbench.core.pruning import Stats, shares
 from workbench.models.adapter_forms import peft_config
@@ -179,7 +180,7 @@ def recover(
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
     found = Recovery(zeros_before=zeros_of(model, recipe.masks))
     adapters = Adapters(model)
-    with torch.inference_mode(False), tempfile.TemporaryDirectory() as nowhere:
+    with inference_mode(False), tempfile.TemporaryDirectory() as nowhere:
         place = folder or Path(nowhere)
         adapters.attach(recipe.config(adapters.shapes), NAME, settings.seed)
         clear(network, recipe.masks, NAME)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from workbench.core.inference import inference_mode
 from workbench.core.losses import soft_cross_entropy
 from workbench.drafters.kangaroo import KangarooAdapter
 from workbench.training.features import Batch, Features
@@ -38,7 +39,7 @@ class KangarooTask:
             teacher = model.anatomy.logits(batch.final)
         return soft_cross_entropy(self._logits(model, head, batch), teacher)
 
-    @torch.inference_mode()
+    @inference_mode()
     def measure(self, model, head: KangarooAdapter, features: Features) -> dict[str, Any]:
         """Agreement with the full depth, beside that of the untrained early exit."""
         sums = {"overlap": 0.0, "untrained_overlap": 0.0}

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from workbench.core.inference import inference_mode
 from workbench.core.losses import soft_cross_entropy
 from workbench.drafters.medusa import HEADS, MedusaHeads
 from workbench.training.features import Batch, Features
@@ -37,7 +38,7 @@ class MedusaTask:
             total = total + soft_cross_entropy(student, teacher)
         return total / self.heads
 
-    @torch.inference_mode()
+    @inference_mode()
     def measure(self, model, head: MedusaHeads, features: Features) -> dict[str, Any]:
         """Chance of each rank of each head on held-out rows: what the tree is grown from."""
         hits = [no_hits(model.vocab_size) for _ in range(self.heads)]

@@ -28,6 +28,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from workbench.core.errors import BadInput, ModelError
+from workbench.core.inference import inference_mode
 from workbench.core.losses import balance_of, router_entropy, router_z_loss
 from workbench.core.routing import law
 from workbench.models.model import Model
@@ -177,7 +178,7 @@ def finetune(
             " rows of 128"
         )
     _choose(model, settings, trained)
-    with torch.inference_mode(False), torch.enable_grad():
+    with inference_mode(False), torch.enable_grad():
         rule = Steering(model.network, method) if hasattr(method, "loss") else nullcontext()
         try:
             with rule:

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from workbench.core.inference import inference_mode
+
 
 @dataclass(frozen=True)
 class OutputSettings:
@@ -52,7 +54,7 @@ def cuts(
     return found
 
 
-@torch.inference_mode()
+@inference_mode()
 def continued(network, starts: np.ndarray, length: int, temperature: float) -> np.ndarray:
     """Rows ``[b length]``: the starts ``[b s]`` and what the network writes after them."""
     ids = torch.from_numpy(starts.astype(np.int64)).to(network.device)

@@ -30,6 +30,7 @@ from jaxtyping import Int
 from torch import nn
 
 from workbench.core.errors import BadInput, BadKnob
+from workbench.core.inference import inference_mode
 from workbench.core.masks import MaskSet
 from workbench.models.model import Model
 from workbench.models.units import expanded, matrices
@@ -142,7 +143,7 @@ def perp(
     before = {name: value.detach().clone() for name, value in model.network.named_parameters()}
     found = Recovery(zeros_before=zeros_of(model, masks))
     found.curve = list(going_on.curve) if going_on is not None else []
-    with torch.inference_mode(False), torch.enable_grad():
+    with inference_mode(False), torch.enable_grad():
         with updated(model, masks, settings) as chosen:
             found.trainable = sum(number.numel() for number in chosen)
             moments = _train(model, rows, settings, chosen, earlier, found, listener, stopped)

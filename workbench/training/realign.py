@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from workbench.core.inference import inference_mode
 from workbench.engine.dials import held_out
 from workbench.models.learner import Learner, Lesson
 from workbench.models.model import Model
@@ -102,7 +103,7 @@ def realign(
     return done
 
 
-@torch.inference_mode()
+@inference_mode()
 def _lessons(target: Model, rows: torch.Tensor) -> list[Lesson]:
     """Every place of every row, with the target's logits there."""
     logits = target.network(input_ids=rows.to(target.torch_device), use_cache=False).logits

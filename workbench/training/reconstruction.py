@@ -22,6 +22,7 @@ from jaxtyping import Int
 from torch.nn import functional as F
 
 from workbench.core.errors import Mismatch
+from workbench.core.inference import inference_mode
 from workbench.core.masks import MaskSet
 from workbench.models.calibrate import Walk
 from workbench.models.model import Model
@@ -74,7 +75,7 @@ def reconstruct(
         )
     before = {name: value.detach().clone() for name, value in model.network.named_parameters()}
     found = Recovery(zeros_before=zeros_of(model, masks))
-    with torch.inference_mode(False):
+    with inference_mode(False):
         walk = Walk(model, rows.clone())
         for index in range(len(blocks)):
             wanted = walk.output(index, originals[index])

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from workbench.core.inference import inference_mode
 from workbench.core.sampling import fit_vocabulary
 from workbench.policies.specdec_pp import AcceptanceHead
 from workbench.training.features import Batch, Features
@@ -70,7 +71,7 @@ class SpecDecPPTask:
         total = -(self.reject_weight * (1 - label) * logs[:, 0] + label * logs[:, 1]).sum()
         return total / (self.reject_weight * (1 - label) + label).sum()
 
-    @torch.inference_mode()
+    @inference_mode()
     def measure(self, model, head: AcceptanceHead, features: Features) -> dict[str, Any]:
         """Area under the ROC curve of the head and of the draft's own probability, held out."""
         scores, bare, labels = [], [], []

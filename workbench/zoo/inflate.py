@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from workbench.core.errors import BadInput
+from workbench.core.inference import inference_mode
 from workbench.models.load import load
 from workbench.models.model import Model
 from workbench.zoo.inflated_card import make_card, page_of
@@ -245,7 +246,7 @@ class Comparison(NamedTuple):
     same_argmax_ratio: float
 
 
-@torch.inference_mode()
+@inference_mode()
 def compare(a: Model, b: Model, tokens: int = 512, seed: int = 0) -> Comparison:
     """Whether two models say the same about random tokens."""
     count = min(tokens, a.context_tokens)

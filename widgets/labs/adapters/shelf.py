@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from workbench.core.inference import inference_mode
 from workbench.models.adapting import Adapters
 from workbench.models.tuners.mola import loads
 from workbench.models.updates import layer_norms, spectra
@@ -43,7 +44,7 @@ class Entry:
 def look_at(adapters: Adapters, name: str, kind: str, rows: torch.Tensor, **more: Any) -> Entry:
     """What there is to know of an attached adapter, at strength 1 and alone."""
     adapters.set_strength(name, 1.0)
-    with adapters.alone(name), torch.inference_mode():
+    with adapters.alone(name), inference_mode():
         adapters.model.network(input_ids=rows, use_cache=False)
         shares = loads(adapters.model.network, name)
     norms = layer_norms(adapters, name)

@@ -9,8 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from workbench.models.native.build import Unavailable, attempt
-from workbench.models.native.packed import address
-from workbench.models.native.panels import packed_matrix
+from workbench.models.native.panels import multiplied, packed_matrix
 from workbench.models.native.walk import MOST_ROWS
 
 M = TypeVar("M", bound=nn.Module)
@@ -44,15 +43,8 @@ class CompiledLinear(nn.Linear):
         rows = x.reshape(-1, self.in_features)
         if not self._fits(rows):
             return F.linear(x, self.weight, self.bias)
-        rows, found = rows.contiguous(), x.new_empty(*x.shape[:-1], self.out_features)
-        attempt().wb_multiply(
-            address(self._packed[0]),
-            rows.data_ptr(),
-            rows.shape[0],
-            torch.get_num_threads(),
-            found.data_ptr(),
-        )
-        return found
+        found = x.new_empty(*x.shape[:-1], self.out_features)
+        return multiplied(self._packed[0], rows.contiguous(), found)
 
     def _fits(self, rows: torch.Tensor) -> bool:
         plain = rows.dtype == torch.float32 and rows.device.type == "cpu"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 
 from workbench.models.native.build import Matrix, kernel
@@ -23,3 +25,15 @@ def packed_matrix(weight: torch.Tensor, bias_at: int | None = None) -> tuple[Mat
     panels = torch.empty(rows * inputs, dtype=torch.bfloat16 if narrow else torch.float32)
     kernel().wb_pack(weight.data_ptr(), outputs, inputs, narrow, panels.data_ptr())
     return Matrix(panels.data_ptr(), bias_at, outputs, inputs, narrow), panels
+
+
+def multiplied(matrix: Matrix, rows: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    """``found``, which holds the products of contiguous ``rows`` ``[n inputs]`` afterwards."""
+    kernel().wb_multiply(
+        ctypes.addressof(matrix),
+        rows.data_ptr(),
+        len(rows),
+        torch.get_num_threads(),
+        found.data_ptr(),
+    )
+    return found

@@ -15,6 +15,7 @@ from workbench.models.cache import HeldStores, KeyValueCache
 from workbench.models.native.build import Ends, RowBlock, Store, kernel
 from workbench.models.native.laws import Chain
 from workbench.models.native.packed import Packed, address, pointer
+from workbench.models.native.panels import multiplied
 from workbench.models.rows import Rows
 from workbench.models.walk import Activations
 from workbench.models.watch import WatchedWalk
@@ -196,11 +197,7 @@ class NativeWalk(WatchedWalk):
     def logits(self, final: torch.Tensor) -> torch.Tensor:
         """The head's logits of normed states ``[n d]``."""
         head = self._made.head
-        found = torch.empty(len(final), head.outputs)
-        kernel().wb_multiply(
-            address(head), final.data_ptr(), len(final), torch.get_num_threads(), found.data_ptr()
-        )
-        return found
+        return multiplied(head, final, torch.empty(len(final), head.outputs))
 
     def _normed(self, hidden: torch.Tensor) -> None:
         """The last norm, in place."""
