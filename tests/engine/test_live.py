@@ -249,37 +249,6 @@ def test_a_users_mistake_is_told_without_a_traceback(settings):
     assert "bug" not in run.error
 
 
-@pytest.mark.parametrize("drafters", [("token_recycling",) * 2, ("draft_model", "prompt_lookup")])
-def test_two_runs_on_one_model_at_once(settings, answer, drafters):
-    other_text = "a quite different prompt "
-    other_answer = greedy_text(settings.model, settings.model.encode(other_text), COUNT)
-    runs = [
-        LiveRun(settings.change(drafter=drafter, prompt=text, draft_model=settings.model))
-        for drafter, text in zip(drafters, (TEXT, other_text), strict=True)
-    ]
-    for run in runs:
-        run.start()
-    assert all(run.wait(SOON_S) for run in runs)
-    assert [run.state for run in runs] == ["finished", "finished"], [run.error for run in runs]
-    assert runs[0].trace.new_tokens == answer
-    assert runs[1].trace.new_tokens == other_answer
-
-
-def test_two_models_that_draft_for_each_other(loaded):
-    """Each run needs both models' locks; taken in two orders they would wait for ever."""
-    a, b = loaded("llama"), loaded("llama", num_hidden_layers=2, seed=0)
-    runs = [
-        LiveRun(RunSettings(t, TEXT, "draft_model", max_new_tokens=60, draft_model=d))
-        for t, d in ((a, b), (b, a), (a, b), (b, a))
-    ]
-    for run in runs:
-        run.start()
-    assert all(run.wait(SOON_S) for run in runs), "they wait for each other"
-    assert runs[0].trace.new_tokens == runs[2].trace.new_tokens
-    assert runs[1].trace.new_tokens == runs[3].trace.new_tokens
-    assert runs[0].trace.new_tokens == greedy_text(a, runs[0].trace.prompt_tokens, 60)
-
-
 def test_snapshots_are_consistent_while_it_runs(settings):
     run = LiveRun(settings.change(max_new_tokens=120))
     found: list[Trace] = []

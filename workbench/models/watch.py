@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from abc import ABC, abstractmethod
 from itertools import chain
 from operator import attrgetter
 from typing import Any, Protocol
@@ -122,7 +123,7 @@ class Ready(Protocol):
         ...
 
 
-class WatchedWalk(FusedWalk):
+class WatchedWalk(FusedWalk, ABC):
     """A pass made ready in advance, which steps aside while the network is not as it was then.
 
     ``ready`` is asked before every pass: where adapters, hooks or masks have changed a module or a
@@ -147,13 +148,13 @@ class WatchedWalk(FusedWalk):
             return True
         return self._renewed()
 
+    @abstractmethod
     def _make(self) -> Ready:
         """Make ready.
 
         Raises:
             Unavailable: with the reason, where the network has a part that it cannot run.
         """
-        raise NotImplementedError
 
     def _renewed(self) -> bool:
         """Make ready anew once things have settled; the old is kept for when its parts return."""

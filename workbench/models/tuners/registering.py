@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,13 +95,13 @@ class LinearLayer(nn.Module, BaseTunerLayer):
         self.scaling: dict[str, float] = {}
         self.merged_adapters = []
 
+    @abstractmethod
     def update_layer(self, adapter_name: str, config: Any, path: str) -> None:
         """Make the parameters of one more adapter; ``path`` names the module in the network."""
-        raise NotImplementedError
 
+    @abstractmethod
     def update(self, adapter_name: str, x: torch.Tensor) -> torch.Tensor:
         """What one adapter adds to the output; ``[... d_in]`` -> ``[... d_out]``."""
-        raise NotImplementedError
 
     def settle(self, adapter_name: str) -> None:
         """Move new parameters to the base's device and make the adapter active."""
