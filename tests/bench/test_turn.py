@@ -13,11 +13,11 @@ import pytest
 from workbench.bench.arena import Arena
 from workbench.bench.datasets import BenchPrompt, PromptSet
 from workbench.bench.grid import Grid, Setting
-from workbench.bench.turn import Turn
+from workbench.bench.turn import Turn, turn_of
 
 HOLD = """
 import sys, time
-from workbench.bench.turn import Turn
+from workbench.bench.turn import Turn, turn_of
 assert Turn("the sweep of another process").taken()
 print("held", flush=True)
 time.sleep(60)
@@ -119,3 +119,38 @@ def test_a_paused_sweep_lets_others_measure(tmp_path):
     assert begun.wait(10), "it does not go on"
     arena.stop(10)
     assert arena.state == "stopped"
+
+
+@pytest.mark.parametrize("command", ["peers", "claims", "cost", "performance"])
+def test_commands_that_measure_have_the_turn(run, monkeypatch, command):
+    others = []
+
+    def measure(*args) -> int:
+        other = Turn("other")
+        others.append((other.taken(), other.holder()))
+        return 0
+
+    where = {"cost": "cost_command"}.get(command, command)
+    monkeypatch.setattr(f"workbench.bench.{where}.run", measure)
+    assert run("bench", command)[0] == 0
+    assert others == [(False, f"bench {command}")]
+    after = Turn("after")
+    assert after.taken(), "the command has kept its turn"
+    after.leave()
+
+
+def test_a_command_waits_and_says_for_whom(capsys):
+    first, inside = Turn("first"), threading.Event()
+
+    def second() -> None:
+        with turn_of("second"):
+            inside.set()
+
+    assert first.taken()
+    thread = threading.Thread(target=second)
+    thread.start()
+    assert not inside.wait(0.5)
+    first.leave()
+    assert inside.wait(10)
+    thread.join()
+    assert "waiting for first" in capsys.readouterr().err

@@ -6,7 +6,6 @@ import argparse
 import json
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from workbench.bench.arena_command import (
 from workbench.bench.preset import Preset, open_preset
 from workbench.bench.search import Search
 from workbench.bench.tuning import Tuner
-from workbench.bench.turn import Turn, words
+from workbench.bench.turn import turn_of
 from workbench.core.sampling import Sampling
 
 
@@ -85,26 +84,21 @@ def run(args: argparse.Namespace) -> int:
         return 0
     line = ProgressLine()
     tuner = Tuner(search_of(args), args.folder, repeat_command(args))
-    code, turn = 0, Turn(f"the search in {args.folder}")
+    code = 0
     try:
-        turn.wait(_waits, time.sleep)
-        for seen in tuner.steps():
-            line(seen)
+        with turn_of(f"the search in {args.folder}"):
+            for seen in tuner.steps():
+                line(seen)
     except KeyboardInterrupt:  # the same command goes on from here
         code = 130
     finally:
         line.close()
-        turn.leave()
         tuner.close()
     if tuner.preset is not None:
         _print(tuner.preset, tuner.history(), args.json)
     else:
         print(f"{tuner.progress().done} trials are kept in {args.folder}", file=sys.stderr)
     return code
-
-
-def _waits(holder: str) -> None:
-    print(words(holder), file=sys.stderr)
 
 
 def _print(preset: Preset, history: list[dict[str, Any]], as_json: bool) -> None:

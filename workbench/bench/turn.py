@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 POLL_S = 0.2  # between two looks whether the turn is free
@@ -125,3 +128,14 @@ class Turn:
             os.pwrite(held, f"{self.what}, process {os.getpid()}\n".encode(), 0)
         except OSError:
             pass
+
+
+@contextmanager
+def turn_of(what: str) -> Iterator[None]:
+    """Have the turn inside; who has it meanwhile is told on standard error."""
+    turn = Turn(what)
+    try:
+        turn.wait(lambda holder: print(words(holder), file=sys.stderr), time.sleep)
+        yield
+    finally:
+        turn.leave()

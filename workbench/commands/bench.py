@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from workbench.commands import require
 
@@ -40,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     several = parser.add_subparsers(dest="measurement", metavar="MEASUREMENT", required=True)
     one = several.add_parser("peers", help="our decoding beside transformers' own")
     peers.add_arguments(one)
-    one.set_defaults(measure=peers.run)
+    one.set_defaults(measure=_alone(peers.run))
     one = several.add_parser("claims", help="the papers' comparisons, with verdicts")
     claims.add_arguments(one)
-    one.set_defaults(measure=claims.run)
+    one.set_defaults(measure=_alone(claims.run))
     one = several.add_parser("lossless", help="audit verification rules, or runs")
     lossless.add_arguments(one)
     one.set_defaults(measure=lossless.run)
@@ -55,10 +56,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one.set_defaults(measure=tune_command.run, libraries=("optuna",))
     one = several.add_parser("cost", help="cost of passes, predicted beside measured")
     cost_command.add_arguments(one)
-    one.set_defaults(measure=cost_command.run)
+    one.set_defaults(measure=_alone(cost_command.run))
     one = several.add_parser("performance", help="speed targets and growth, as a page")
     performance.add_arguments(one)
-    one.set_defaults(measure=_performance, libraries=("joblib", "plotly", "ipywidgets"))
+    one.set_defaults(measure=_alone(_performance), libraries=("joblib", "plotly", "ipywidgets"))
+
+
+def _alone(measure: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The measurement with the turn of this machine."""
+
+    def measured(args: argparse.Namespace) -> int:
+        from workbench.bench.turn import turn_of
+
+        with turn_of(f"bench {args.measurement}"):
+            return measure(args)
+
+    return measured
 
 
 def _performance(args: argparse.Namespace) -> int:
