@@ -11,7 +11,8 @@ import torch
 from workbench.core.sampling import Sampling
 from workbench.core.transfer import brought
 from workbench.core.tree import DraftTree
-from workbench.engine.seen import entropy_bits, seen_at_once, seen_of
+from workbench.engine.seen import seen_at_once, seen_of
+from workbench.models.native.laws import entropies
 
 V = 12
 PARENT = (-1, -1, 0, 2)
@@ -33,7 +34,7 @@ def logits(rows: int) -> torch.Tensor:
 def test_at_once_is_what_each_by_itself_says(sampling, drawn, parent):
     rows = logits(len(parent) + 1)
     p = sampling.law(rows)
-    wanted = seen_of(tree(drawn, parent), p, entropy_bits(p), 3)
+    wanted = seen_of(tree(drawn, parent), p, entropies(p), 3)
     highest, found = seen_at_once(sampling, rows, tree(drawn, parent), 3)
     assert highest == float(rows.max()) and torch.equal(found.p, p)
     for name in ("p_bits", "p_node", "q_node", "q_bits", "score"):

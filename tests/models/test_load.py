@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import time
@@ -277,3 +278,18 @@ def test_one_more_token_is_another_tokenizer(loaded, checkpoint, tmp_path):
     path.write_text(json.dumps(data))
     with pytest.raises(Mismatch, match="<more>"):
         check_pair(loaded("llama"), load(str(copy)))
+
+
+def test_a_pair_is_looked_through_once_and_again_after_a_token_was_added(loaded, monkeypatch):
+    target, draft = loaded("llama"), loaded("llama", seed=4)
+    check_pair(target, draft)
+    with monkeypatch.context() as patch:
+        for model in (target, draft):
+            patch.setattr(type(model.tokenizer), "get_vocab", None)
+        check_pair(target, draft)
+    other = copy.copy(draft)
+    other.tokenizer = copy.deepcopy(draft.tokenizer)
+    check_pair(target, other)
+    other.tokenizer.add_tokens(["<another>"])
+    with pytest.raises(Mismatch, match="<another>"):
+        check_pair(target, other)

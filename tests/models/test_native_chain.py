@@ -15,7 +15,7 @@ from workbench.core.sampling import Sampling, draw
 from workbench.engine.run import RunSettings, generate
 from workbench.models.load import load
 from workbench.models.native import build
-from workbench.models.native.laws import compiled_laws, largest
+from workbench.models.native.laws import compiled_laws, entropies, largest
 
 pytestmark = pytest.mark.skipif(
     build.compiler() is None, reason="no C++ compiler here, so passes run on torch alone"
@@ -76,6 +76,26 @@ def test_what_is_no_number_is_the_least():
     assert sorted(places) == list(range(5)), "a place twice"
     double = largest(rows.double().nan_to_num(), 2)  # torch's own
     assert double.places.tolist() == [[3, 1]] and double.values.dtype == np.float64
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 8.0, 40.0])
+@pytest.mark.parametrize("width", [1, 7, 8, 37, 4096])
+def test_entropies_of_laws(spread, width):
+    logits = spread * torch.randn(3, width, generator=torch.Generator().manual_seed(width))
+    laws = logits.softmax(-1)
+    wanted = torch.special.entr(laws.double()).sum(-1) / math.log(2)
+    assert entropies(laws) == pytest.approx(wanted.tolist(), rel=2e-6, abs=2e-6)
+    by_torch = entropies(laws.double())
+    assert by_torch == pytest.approx(wanted.tolist(), rel=1e-12)
+
+
+def test_entropy_of_what_is_certain_impossible_or_hardly_possible():
+    certain = torch.eye(16)[:2]
+    assert entropies(certain) == entropies(certain.double()) == [0.0, 0.0]
+    rare = torch.full((1, 16), 1e-40)
+    rare[0, :3] = torch.tensor([0.5, 0.25, 0.25])
+    assert entropies(rare) == pytest.approx([1.5], abs=1e-6)
+    assert entropies(torch.empty(0, 16)) == []
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -33,10 +33,10 @@ from workbench.core.trace import NO_TOKEN, Round
 from workbench.core.tree import DraftTree, shape_of
 from workbench.engine.hidden_text import HiddenText
 from workbench.engine.record import Draw, record_round
-from workbench.engine.seen import Seen, entropy_bits, seen_at_once, seen_of
+from workbench.engine.seen import Seen, seen_at_once, seen_of
 from workbench.engine.stopwatch import Stopwatch
 from workbench.models.learner import Learner
-from workbench.models.native.laws import compiled_laws
+from workbench.models.native.laws import compiled_laws, entropies
 from workbench.models.session import Forward, Session
 from workbench.models.store import Store, open_store
 from workbench.models.twin import Twin
@@ -281,7 +281,7 @@ def target_laws(
     if found is not None:
         return found.laws, found.bits
     laws = run.sampling.law(forward.logits)
-    return laws, entropy_bits(laws)
+    return laws, entropies(laws)
 
 
 def draw_outcome(

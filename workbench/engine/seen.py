@@ -13,7 +13,7 @@ from workbench.core.sampling import Sampling
 from workbench.core.trace import Top
 from workbench.core.transfer import brought, sent
 from workbench.core.tree import DraftTree
-from workbench.models.native.laws import largest
+from workbench.models.native.laws import entropies, largest
 
 
 class Seen(NamedTuple):
@@ -45,7 +45,7 @@ def seen_of(tree: DraftTree, p: torch.Tensor, p_bits: list[float], count: int) -
     p_node, q_node = drafted_chances(tree, p)
     q_bits, q_top = [], []
     if tree.probs is not None and len(tree):
-        q_bits, q_top = entropy_bits(tree.probs), top_of(tree.probs, count)
+        q_bits, q_top = entropies(tree.probs), top_of(tree.probs, count)
     score = None if tree.score is None else tree.score.tolist()
     return Seen(p, p_bits, p_node, q_node, top_of(p, count), q_top, q_bits, score)
 
@@ -103,14 +103,6 @@ def top_of(laws: torch.Tensor, count: int) -> list[Top]:
         return []
     best = largest(laws, count)
     return _tops(best.places.tolist(), best.values.tolist())
-
-
-def entropy_bits(laws: torch.Tensor) -> list[float]:
-    """Entropy of each law ``[rows v]`` in bits: 0 where one token is certain."""
-    likeliest = laws.numpy().max(-1) if laws.device.type == "cpu" else laws.amax(-1)
-    if (likeliest == 1).all():  # one-hot, as every greedy law is
-        return [0.0] * len(laws)
-    return (torch.special.entr(laws).sum(-1) / math.log(2)).tolist()
 
 
 def drafted_chances(tree: DraftTree, p: torch.Tensor) -> tuple[list[float], list[float] | None]:

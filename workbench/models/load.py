@@ -20,6 +20,7 @@ from workbench.models.devices import device_of
 from workbench.models.model import Model
 from workbench.models.precision import widened
 from workbench.models.probe import choose_mode
+from workbench.models.vocabulary import fingerprint
 
 ZOO = Path(__file__).resolve().parent.parent / "zoo" / "weights"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -181,16 +182,17 @@ def check_pair(target: Model, draft: Model) -> None:
     Raises:
         Mismatch: naming both tokenizers and what to do.
     """
+    if fingerprint(target.tokenizer) == fingerprint(draft.tokenizer):
+        return
     a, b = target.tokenizer.get_vocab(), draft.tokenizer.get_vocab()
-    if a != b:
-        token = next((t for t in a if b.get(t) != a[t]), None) or next(t for t in b if t not in a)
-        raise Mismatch(
-            f"target {target.name!r} ({type(target.tokenizer).__name__}, {len(a)} tokens) and draft"
-            f" {draft.name!r} ({type(draft.tokenizer).__name__}, {len(b)} tokens) use different"
-            f" tokenizers: {token!r} is {a.get(token)} in one and {b.get(token)} in the other."
-            " Choose a draft of the same model family, or a drafter that needs no draft model"
-            " (prompt_lookup, token_recycling)."
-        )
+    token = next((t for t in a if b.get(t) != a[t]), None) or next(t for t in b if t not in a)
+    raise Mismatch(
+        f"target {target.name!r} ({type(target.tokenizer).__name__}, {len(a)} tokens) and draft"
+        f" {draft.name!r} ({type(draft.tokenizer).__name__}, {len(b)} tokens) use different"
+        f" tokenizers: {token!r} is {a.get(token)} in one and {b.get(token)} in the other."
+        " Choose a draft of the same model family, or a drafter that needs no draft model"
+        " (prompt_lookup, token_recycling)."
+    )
 
 
 def versions() -> dict[str, str]:

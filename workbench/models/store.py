@@ -6,12 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from workbench.core.errors import BadInput
 from workbench.models.corpus import read_corpus
+from workbench.models.vocabulary import fingerprint
 
 STANDARD_LIBRARY = "stdlib"
 SUFFIXES = (
@@ -131,20 +131,7 @@ def open_store(folder: str, model, limit_tokens: int) -> Store:
     Raises:
         BadInput: a folder that is missing, or holds no text.
     """
-    return _opened(folder, _known(model.tokenizer), limit_tokens, _Once(model.tokenizer))
-
-
-_VOCABULARIES: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> its length and its hash
-
-
-def _known(tokenizer) -> str:
-    """Hash of a vocabulary; made again only where tokens were added since."""
-    size, known = _VOCABULARIES.get(tokenizer, (-1, ""))
-    if size != len(tokenizer):
-        words = sorted(tokenizer.get_vocab().items())
-        known = hashlib.sha256(repr(words).encode()).hexdigest()
-        _VOCABULARIES[tokenizer] = len(tokenizer), known
-    return known
+    return _opened(folder, fingerprint(model.tokenizer), limit_tokens, _Once(model.tokenizer))
 
 
 class _Once:

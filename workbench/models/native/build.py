@@ -141,6 +141,7 @@ def _declared(path: str) -> ctypes.CDLL:
         ("wb_layers", (*(pointer,) * 4, *(whole,) * 4, pointer), whole),
         ("wb_norm", (pointer, real, whole, whole, pointer, pointer), None),
         ("wb_move", (pointer, whole, whole, pointer, whole), None),
+        ("wb_entropies", (pointer, whole, whole, pointer), None),
         ("wb_largest", (pointer, whole, whole, whole, pointer, pointer), None),
         ("wb_laws", (pointer, whole, whole, real, pointer, pointer, pointer), None),
         (

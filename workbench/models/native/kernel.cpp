@@ -139,6 +139,11 @@ void wb_laws(const float* logits, int64_t n, int64_t v, double temperature, floa
     highest[r] = law_of(logits + r * v, v, static_cast<float>(temperature), laws + r * v, bits + r);
 }
 
+// Entropies in bits of laws [n v].
+void wb_entropies(const float* laws, int64_t n, int64_t v, float* bits) {
+  for (int64_t r = 0; r < n; ++r) bits[r] = entropy_of(laws + r * v, v);
+}
+
 // Of each row of x [n v] the k largest numbers and their places, [n k].
 void wb_largest(const float* x, int64_t n, int64_t v, int64_t k, int64_t* places, float* values) {
   for (int64_t r = 0; r < n; ++r) largest_of(x + r * v, v, k, places + r * k, values + r * k);

@@ -63,6 +63,20 @@ def compiled_laws(sampling: Sampling, logits: torch.Tensor) -> Laws | None:
     return Laws(laws, told[:n], told[n:])
 
 
+def entropies(laws: torch.Tensor) -> list[float]:
+    """Entropy of each law ``[rows v]`` in bits: 0 where one token is certain."""
+    fits = laws.dtype == torch.float32 and laws.device.type == "cpu" and laws.is_contiguous()
+    library = attempt() if fits else None
+    if library is None or isinstance(library, Unavailable):
+        if (laws.amax(-1) == 1).all():  # as every greedy law is, and soon seen
+            return [0.0] * len(laws)
+        return (torch.special.entr(laws).sum(-1) / math.log(2)).tolist()
+    n, v = laws.shape
+    bits = (ctypes.c_float * n)()
+    library.wb_entropies(laws.data_ptr(), n, v, ctypes.addressof(bits))
+    return bits[:]
+
+
 class Largest(NamedTuple):
     """Places and values ``[n k]`` of the largest numbers of each row, largest first."""
 

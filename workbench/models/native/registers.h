@@ -96,4 +96,25 @@ inline Vec exponential(Vec x) {
   return y * (Vec)power;
 }
 
+// Natural log of 2^e * m by a polynomial of degree 9 for sqrt(1/2) <= m < sqrt(2). Zero and what is
+// too small for a whole exponent give something finite, about -88.
+inline Vec logarithm(Vec x) {
+  Whole bits = (Whole)x;
+  const Whole exponent = (bits - 0x3f3504f3) >> 23;
+  bits -= exponent << 23;
+  const Vec e = __builtin_convertvector(exponent, Vec), f = (Vec)bits - all(1.0f);
+  Vec y = all(7.0376836292e-2f);
+  y = y * f - all(1.1514610310e-1f);
+  y = y * f + all(1.1676998740e-1f);
+  y = y * f - all(1.2420140846e-1f);
+  y = y * f + all(1.4249322787e-1f);
+  y = y * f - all(1.6668057665e-1f);
+  y = y * f + all(2.0000714765e-1f);
+  y = y * f - all(2.4999993993e-1f);
+  y = y * f + all(3.3333331174e-1f);
+  const Vec square = f * f;
+  y = y * f * square + e * -2.12194440e-4f - square * 0.5f;
+  return y + f + e * 0.693359375f;
+}
+
 }  // namespace
