@@ -90,7 +90,12 @@ def test_lab_opens_the_tour_or_the_notebook_asked_for(tmp_path, monkeypatch):
     tour.write_text("{}")
     monkeypatch.chdir(tmp_path)
     assert lab.find_notebook(None) == tour
-    assert f"--ServerApp.root_dir={tmp_path}" in lab.lab_command(tour, 1, True)
+    words = lab.lab_command(tour, 1, False)
+    assert f"--ServerApp.root_dir={tmp_path}" in words
+    # What is printed for those without a browser here leads to it as well.
+    assert "--LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb" in words
+    spaced = tmp_path / "of mine.ipynb"
+    assert "--LabApp.default_url=/lab/tree/of%20mine.ipynb" in lab.lab_command(spaced, 1, True)
     with pytest.raises(BadInput, match="no such file"):
         lab.find_notebook(tmp_path / "other.ipynb")
 

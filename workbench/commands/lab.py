@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 from workbench.commands import require
 from workbench.core.errors import BadInput
@@ -54,6 +55,7 @@ def lab_command(notebook: Path | None, port: int, browser: bool) -> list[str]:
     words += [
         "--LabApp.extension_manager=readonly",
         "--LabApp.news_url=",
+        "--ServerApp.log_level=WARN",  # which leaves the address and what goes wrong
         f"--LabApp.app_settings_dir={SETTINGS}",
     ]
     if not browser:
@@ -61,7 +63,10 @@ def lab_command(notebook: Path | None, port: int, browser: bool) -> list[str]:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         words.append("--allow-root")
     if notebook is not None:
-        words += [f"--ServerApp.root_dir={_root_of(notebook)}", str(notebook)]
+        root = _root_of(notebook)
+        page = quote(notebook.relative_to(root).as_posix())
+        # The printed address leads there too: over ssh nothing but that is had.
+        words += [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{page}"]
     return words
 
 
