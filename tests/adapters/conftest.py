@@ -26,7 +26,19 @@ def attach(adapters: Adapters, name: str, method: str = "lora", seed: int = 0, *
     """An adapter whose tensors are not those that it starts with."""
     made = make_method("adapter", method, **knobs)
     adapters.attach(made.config(adapters.shapes), name, seed=seed)
+    move(adapters, name, seed)
+
+
+@torch.no_grad()
+def move(adapters: Adapters, name: str, seed: int = 0) -> None:
+    """Add noise to all tensors of an adapter."""
     generator = torch.Generator().manual_seed(seed + 10)
-    with torch.no_grad():
-        for weight in adapters.parameters(name):
-            weight.add_(0.3 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype))
+    for weight in adapters.parameters(name):
+        weight.add_(0.3 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype))
+
+
+def put_growing(adapters: Adapters, **knobs):
+    """IncreLoRA with room for six ranks, as ``g``; the method and its allocator."""
+    method = make_method("adapter", "increlora", **{"most": 6, **knobs})
+    adapters.attach(method.config(adapters.shapes), "g")
+    return method, method.companion(adapters.model.network, "g")

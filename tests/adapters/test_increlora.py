@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adapters.conftest import IDS, logits
+from adapters.conftest import IDS, logits, put_growing
 
 from workbench.core.errors import BadKnob
 from workbench.core.method import make_method
@@ -12,15 +12,9 @@ from workbench.models.tuners.growing import growing_layers
 from workbench.models.updates import deltas
 
 
-def put_on(adapters, **knobs):
-    method = make_method("adapter", "increlora", **{"most": 6, **knobs})
-    adapters.attach(method.config(adapters.shapes), "g")
-    return method, method.companion(adapters.model.network, "g")
-
-
 def test_growth_is_smooth_with_the_scale_held_and_exact_without_a_reserve(adapters):
     for advance, most in ((True, 1e-3), (False, 0.0)):
-        put_on(adapters, advance=advance)
+        put_growing(adapters, advance=advance)
         with torch.no_grad():
             for layer in growing_layers(adapters.model.network, "g"):
                 layer.growing_E["g"][0] = 3.0
@@ -32,7 +26,7 @@ def test_growth_is_smooth_with_the_scale_held_and_exact_without_a_reserve(adapte
 
 
 def test_the_published_scale_halves_the_update_when_rank_doubles(adapters):
-    put_on(adapters, rescale=True, advance=False)
+    put_growing(adapters, rescale=True, advance=False)
     with torch.no_grad():
         for layer in growing_layers(adapters.model.network, "g"):
             layer.growing_E["g"][0] = 3.0
@@ -44,7 +38,7 @@ def test_the_published_scale_halves_the_update_when_rank_doubles(adapters):
 
 
 def test_equal_scores_grow_evenly_and_the_budget_holds(adapters):
-    _, allocator = put_on(adapters, target_rank=3.0, top=4, warmup=0, interval=1)
+    _, allocator = put_growing(adapters, target_rank=3.0, top=4, warmup=0, interval=1)
     allocator.mean = allocator.wavering = [1.0] * len(allocator.layers)
     allocator.after_step(1)
     assert allocator.ranks == [2] * 6, "ties grow together"
@@ -55,7 +49,7 @@ def test_equal_scores_grow_evenly_and_the_budget_holds(adapters):
 
 
 def test_the_highest_score_grows(adapters):
-    _, allocator = put_on(adapters, target_rank=3.0, top=1, warmup=0, interval=2)
+    _, allocator = put_growing(adapters, target_rank=3.0, top=1, warmup=0, interval=2)
     allocator.mean, allocator.wavering = [1.0, 1, 1, 5, 1, 1], [1.0] * 6
     allocator.after_step(1)
     assert allocator.ranks == [1] * 6, "not at an interval"
@@ -67,7 +61,7 @@ def test_the_highest_score_grows(adapters):
 
 def test_scores_are_the_products_of_update_and_gradient(adapters):
     """dL/d(dW) from the hooks equals the gradient of the plain weight."""
-    _, allocator = put_on(adapters, beta1=0.0, advance=False)
+    _, allocator = put_growing(adapters, beta1=0.0, advance=False)
     with torch.no_grad():
         for layer in allocator.layers:
             layer.growing_E["g"][0] = 2.0
@@ -84,7 +78,7 @@ def test_scores_are_the_products_of_update_and_gradient(adapters):
 
 def test_ranks_go_where_the_loss_is(adapters):
     """Only the last layer's value matrix can move the loss: it takes most of what is handed out."""
-    _, allocator = put_on(adapters, target_rank=2.0, top=1, warmup=2, interval=3, most=8)
+    _, allocator = put_growing(adapters, target_rank=2.0, top=1, warmup=2, interval=3, most=8)
     with torch.no_grad():
         for layer in allocator.layers[:5]:
             layer.scaling["g"] = 0.0  # what it adds reaches nothing
@@ -106,7 +100,7 @@ def test_ranks_go_where_the_loss_is(adapters):
 
 
 def test_finishing_cuts_and_keeps_the_function(adapters, tmp_path):
-    _, allocator = put_on(adapters, target_rank=2.0, warmup=0, interval=1, top=2)
+    _, allocator = put_growing(adapters, target_rank=2.0, warmup=0, interval=1, top=2)
     allocator.mean, allocator.wavering = [3.0, 1, 2, 1, 5, 1], [1.0] * 6
     for step in range(1, 6):
         allocator.after_step(step)

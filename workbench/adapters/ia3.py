@@ -29,7 +29,8 @@ class Ia3:
     *Idea*: no new matrix at all; a vector of ones that learns which channels matter.
 
     *Deviations*: none; peft's own tuner. Where query, key and value are one matrix all three are
-    scaled. The strength slider goes from 1 (the base) to the learned factors and beyond.
+    scaled. The strength slider goes from 1 (the base) to the learned factors and beyond. A bias is
+    scaled along with its output; as a change of the weights (pictures, operations) it is left out.
 
     *Cost*: d_out parameters for a key or value matrix, d_in for a feed-forward one.
     """

@@ -75,8 +75,10 @@ class Mola:
     *Paper*: Gao et al. 2024 (arXiv 2402.08562): gates are renormalised after top-k; one router for
     each adapted matrix; balance loss of each layer over all its matrices, summed over layers.
 
-    *Deviations*: k is cut to the number of experts a layer has. The weight of the balance loss is
-    a knob (published: 0.001, fixed). Padding does not occur in training here, so none is counted.
+    *Deviations*: k is cut to the number of experts a layer has; the output head counts as the last
+    layer. The weight of the balance loss is a knob (published: 0.001, fixed). Defaults are for
+    small models; published: r 8, alpha 16, dropout 0.05, experts 2,4,6,8, all linear maps. Padding
+    does not occur in training here, so none is counted.
     The experts are computed densely and masked, which is faster at this size. ``merge`` refuses
     where the published code silently does nothing.
 

@@ -191,6 +191,8 @@ class Adapters:
         except (ValueError, NotImplementedError) as error:
             raise Mismatch(f"merge: {' '.join(str(error).split())}") from None
         config = holder.peft_config[name]
+        if getattr(config, "use_rslora", False):  # its alpha = r means a factor of 1
+            config.use_rslora = False
         self._attached[name] = Attached(config, holder)
         state = self.state(name)
         del self._attached[name]

@@ -24,7 +24,8 @@ def deltas(adapters: Adapters, name: str) -> dict[str, Float[torch.Tensor, "o i"
 
     LoRA and its kin say it; of any other tuner the change is read off its outputs, by sending the
     unit vectors through the layer and through its base. A mixture (MoLA) has no constant change:
-    the mean over its experts stands for it. Layers that are no matrices are left out.
+    the mean over its experts stands for it. Layers that are no matrices are left out, and so is
+    what IA3 does to the bias of a matrix that has one.
 
     Cost: for tuners that do not say it, a pass of d_in rows through each changed matrix.
 
@@ -56,8 +57,10 @@ def _read_off(adapters: Adapters, name: str, layer: Any) -> torch.Tensor:
     assert width is not None  # asked by the caller
     weight = layer.get_base_layer().weight
     unit = torch.eye(width[0], dtype=weight.dtype, device=weight.device)
+    rows = torch.cat((unit, torch.zeros_like(unit[:1])))
     with adapters.alone(name):
-        return (layer(unit) - layer.base_layer(unit)).T
+        change = layer(rows) - layer.base_layer(rows)
+    return (change[:-1] - change[-1]).T  # nothing in is what it does to the bias
 
 
 def _changes(adapters: Adapters, name: str) -> dict[str, torch.Tensor]:

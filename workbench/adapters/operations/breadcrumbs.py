@@ -46,7 +46,9 @@ class Breadcrumbs:
 
     *Deviations*: the change of each adapted matrix is the adapter's product (at the strength that
     is set), not a difference of whole models. ``keep`` is the share kept (the paper's beta is the
-    share dropped). A masked change has full rank; it is stored as a LoRA of ``rank``, 0 = exactly.
+    share dropped). Tails are those of a whole matrix, as the paper says; the published code cuts by
+    row (``by_row``) and searches alpha from 0.2 on validation data, here it is a slider. A masked
+    change has full rank; it is stored as a LoRA of ``rank``, 0 = exactly. A bias is not merged.
     On a single adapter cutting the largest changes costs quality: this is for merging.
 
     *Cost*: a sort and a singular value decomposition of each matrix.

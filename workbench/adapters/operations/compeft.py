@@ -25,7 +25,7 @@ def compress(
     nearest to the change (the mean size of what survives).
     """
     count = round(keep * len(change))
-    signs = torch.zeros(len(change), dtype=torch.int8)
+    signs = torch.zeros(len(change), dtype=torch.int8, device=change.device)
     places = change.abs().topk(count).indices
     signs[places] = change[places].sign().to(torch.int8)
     if alpha == LEAST_SQUARES:
@@ -38,7 +38,9 @@ def compress(
 @method(
     "operation",
     title="ComPEFT",
-    paper=Paper("ComPEFT: Compression for Communicating Parameter Efficient Updates", 2023),
+    paper=Paper(
+        "ComPEFT: Compression for Communicating Parameter Efficient Updates", 2023, "2311.13171"
+    ),
 )
 class Compeft:
     """Keep the signs of the largest changes of the whole adapter, and one common size.
@@ -78,7 +80,7 @@ class Compeft:
         names = sorted(tensors)
         change = torch.cat([(tensors[n] - reference[n]).float().flatten() for n in names])
         found, signs, scale = compress(change, self.keep, self.alpha)
-        data = encode(signs.numpy().astype(np.int8), scale)
+        data = encode(signs.cpu().numpy().astype(np.int8), scale)
         parts = found.split([tensors[name].numel() for name in names])
         made = {
             name: (reference[name] + part.view_as(tensors[name])).to(tensors[name].dtype)
@@ -101,6 +103,8 @@ class Compeft:
         neutral = 1.0 if kind_of(config) == "IA3" else 0.0
         if set(start) != set(tensors):
             start = {key: torch.full_like(value, neutral) for key, value in tensors.items()}
+        # ranks that never lived are cut off the end of an adapter that grew
+        start = {key: start[key][tuple(map(slice, v.shape))] for key, v in tensors.items()}
         made, facts = self.compressed(tensors, start)
         adapters.put(config, made, name)
         return facts

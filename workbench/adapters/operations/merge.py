@@ -41,7 +41,9 @@ class Merge:
 
     *Deviations*: none; peft's ``add_weighted_adapter``. ``linear`` and the other ways without svd
     combine A with A and B with B: the product then holds cross terms and is *not* the average of
-    the models. The result says how far it is from the weighted sum.
+    the models. The result says how far it is from the weighted sum. rsLoRAs come out as a plain
+    LoRA (peft keeps their factor and so misses the sum); DoRAs, whose updates are no sum of thin
+    products, are refused.
 
     *Cost*: ``cat`` is free and its rank is the sum of ranks; a decomposition a matrix elsewhere.
     """
@@ -68,13 +70,16 @@ class Merge:
     def combine(self, adapters: Adapters, names: Sequence[str], name: str) -> dict[str, Any]:
         """Attach the merged adapter; ``error`` is its distance from the weighted sum."""
         for one in names:
-            if kind_of(adapters.config(one)) != "LORA":
+            config = adapters.config(one)
+            if kind_of(config) != "LORA" or config.use_dora:
+                own = " but a DoRA" if kind_of(config) == "LORA" else ""
                 raise Mismatch(
-                    f"adapter={one!r} is no LoRA; merge takes LoRAs, breadcrumbs takes any adapter"
-                    " that changes matrices"
+                    f"adapter={one!r} is no LoRA{own}; merge takes LoRAs, breadcrumbs takes any"
+                    " adapter that changes matrices"
                 )
         weights = self._weights(len(names))
-        ranks = [adapters.config(one).r for one in names]
+        configs = [adapters.config(one) for one in names]
+        ranks = [max(config.r, *config.rank_pattern.values(), 0) for config in configs]
         options: dict[str, Any] = {"combination_type": self.way}
         if self.way.endswith("svd"):
             options["svd_rank"] = self.svd_rank or sum(ranks)

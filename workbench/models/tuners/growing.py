@@ -42,11 +42,12 @@ class GrowingLayer(LinearLayer):
     """dW = scale * B diag(g) A: g is E for live ranks, 0 beyond; in training 1e-5 for the reserve.
 
     All ranks that may ever live have their tensors from the start. What does not live has gain 0
-    and so no gradient: growing is moving a number, and no optimiser has to be told.
+    and so no gradient: growing is moving a number, and no optimiser has to be told. ``scaling`` is
+    that of the start and never moves, since whoever sets a strength multiplies it.
     """
 
     adapter_layer_names = ("growing_A", "growing_B", "growing_E")
-    other_param_names = ("scaling", "live", "reserve", "factor")
+    other_param_names = ("scaling", "live", "reserve", "start")
 
     def __init__(self, base_layer: nn.Module):
         super().__init__(base_layer)
@@ -54,7 +55,7 @@ class GrowingLayer(LinearLayer):
         self.growing_E = nn.ParameterDict()
         self.live: dict[str, int] = {}
         self.reserve: dict[str, int] = {}
-        self.factor: dict[str, tuple[float, bool, int]] = {}  # alpha, rescale, rank at the start
+        self.start: dict[str, int | None] = {}  # rank of ``scaling``; None = it holds for any rank
         self.path = ""
 
     def update_layer(self, adapter_name: str, config: Any, path: str) -> None:
@@ -70,43 +71,44 @@ class GrowingLayer(LinearLayer):
         self.growing_E[adapter_name] = nn.Parameter(torch.zeros(room, **kind))
         self.live[adapter_name] = live
         self.reserve[adapter_name] = 0 if settled is not None else config.reserve
-        self.factor[adapter_name] = (config.alpha, config.rescale, config.r)
-        self.scaling[adapter_name] = config.alpha / max(1, self._counted(adapter_name))
+        self.start[adapter_name] = config.r if config.rescale else None
+        self.scaling[adapter_name] = config.alpha / config.r
         self.settle(adapter_name)
 
-    def _counted(self, name: str) -> int:
-        _, rescale, start = self.factor[name]
-        return self.live[name] if rescale else start
+    def scale(self, name: str) -> float:
+        """alpha / r of the start, or alpha / live rank, as in the published code."""
+        start = self.start[name]
+        return self.scaling[name] * (1.0 if start is None else start / self.live[name])
+
+    def room(self, name: str) -> int:
+        """How many more ranks may live."""
+        return len(self.growing_E[name]) - self.live[name]
 
     def gain(self, name: str) -> Float[torch.Tensor, "r"]:
         """E of the live ranks, in training a constant for the reserve, 0 for what sleeps."""
         e, live = self.growing_E[name], self.live[name]
-        ahead = min(self.reserve[name], len(e) - live) if self.training else 0
+        ahead = min(self.reserve[name], self.room(name)) if self.training else 0
         rest = e.new_zeros(len(e) - live)
         rest[:ahead] = RESERVE_GAIN
         return torch.cat((e[:live], rest))
 
     def grow(self, name: str, ranks: int) -> int:
-        """Let ``ranks`` more live, starting from the gain that the reserve had; how many did.
-
-        With ``rescale`` the factor falls to alpha / live, as in the published code.
-        """
+        """Let ``ranks`` more live, starting from the gain that the reserve had; how many did."""
         e, live = self.growing_E[name], self.live[name]
-        added = min(ranks, len(e) - live)
+        added = min(ranks, self.room(name))
         with torch.no_grad():
             e[live : live + added] = 0.0
             e[live : live + min(added, self.reserve[name])] = RESERVE_GAIN
-        before = max(1, self._counted(name))
         self.live[name] = live + added
-        self.scaling[name] *= before / max(1, self._counted(name))
         return added
 
     def cut(self, name: str) -> int:
-        """Drop the reserve and what sleeps; the live rank."""
+        """Drop the reserve and what sleeps; the live rank. What was frozen stays frozen."""
         live = self.live[name]
-        for part in (self.growing_A, self.growing_E):
-            part[name] = nn.Parameter(part[name].data[:live].clone())
-        self.growing_B[name] = nn.Parameter(self.growing_B[name].data[:, :live].clone())
+        for part in (self.growing_A, self.growing_B, self.growing_E):
+            old = part[name]
+            kept = old.data[:, :live] if part is self.growing_B else old.data[:live]
+            part[name] = nn.Parameter(kept.clone(), old.requires_grad)
         self.reserve[name] = 0
         return live
 
@@ -114,12 +116,12 @@ class GrowingLayer(LinearLayer):
         a = self.growing_A[adapter_name]
         inner = nn.functional.linear(x.to(a.dtype), a) * self.gain(adapter_name)
         outer = nn.functional.linear(inner, self.growing_B[adapter_name])
-        return outer * self.scaling[adapter_name]
+        return outer * self.scale(adapter_name)
 
     def get_delta_weight(self, adapter: str) -> Float[torch.Tensor, "o i"]:
         """The constant update of the weight."""
         left = self.growing_B[adapter] * self.gain(adapter)
-        return left @ self.growing_A[adapter] * self.scaling[adapter]
+        return left @ self.growing_A[adapter] * self.scale(adapter)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         for name in adapter_names or self.active_adapters:

@@ -49,7 +49,7 @@ class MolaLayer(LinearLayer):
     """
 
     adapter_layer_names = ("mola_A", "mola_B", "mola_router")
-    other_param_names = ("scaling", "top_k", "drop")
+    other_param_names = ("scaling", "top_k", "drop", "logits")
 
     def __init__(self, base_layer: nn.Module):
         super().__init__(base_layer)
@@ -59,8 +59,13 @@ class MolaLayer(LinearLayer):
         self.drop: dict[str, float] = {}
         self.logits: dict[str, torch.Tensor] = {}  # the router's, of the last pass
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has made no pass: logits of one that is trained hang in a graph, uncopyable."""
+        return {**vars(self), "logits": {}}
+
     def update_layer(self, adapter_name: str, config: Any, path: str) -> None:
-        count = config.experts[min(max(layer_of(path), 0), len(config.experts) - 1)]
+        # outside the layers (-1) is the output head, which counts as the last layer
+        count = config.experts[min(layer_of(path), len(config.experts) - 1)]
         kind = {"dtype": self.get_base_layer().weight.dtype}
         first = uniform_(torch.empty(count, config.r, self.in_features, **kind))
         second = torch.zeros(count, self.out_features, config.r, **kind)

@@ -1,0 +1,57 @@
+"""What a method adds to the loss is learnt from, and what it leaves behind is frozen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from workbench.core.method import make_method
+from workbench.models.adapting import Adapters
+from workbench.models.load import load
+from workbench.training.adapter import AdapterSettings, train_adapter
+from workbench.training.texts import read_texts
+
+SHORT = AdapterSettings(steps=2, batch_rows=2, measure_steps=9, measure_rows=2, save_steps=99)
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return load(str(checkpoint("llama", max_position_embeddings=512)))
+
+
+@pytest.fixture(scope="module")
+def texts(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    for file in range(6):
+        lines = [f"row {file} {line} of a table: {file * line}" for line in range(30)]
+        (folder / f"{file}.txt").write_text("\n".join(lines))
+    return read_texts(str(folder), model, row_tokens=48)
+
+
+@pytest.mark.parametrize(
+    ("name", "knob", "taught", "moves", "knobs"),
+    [
+        ("mola", "balance", "mola_router", "mola_B", {"r": 2}),
+        ("increlora", "orth", "growing_A", "growing_E", {"advance": False, "most": 4}),
+    ],
+)
+def test_what_is_added_to_the_loss_is_learnt_from(
+    model, texts, tmp_path, name, knob, taught, moves, knobs
+):
+    """The first step has rate 0, in the second B (or E) is still 0: only the addition teaches."""
+    adapters, moved = Adapters(model), {}
+    for weight in (0.0, 0.1):
+        method = make_method("adapter", name, **{knob: weight, **knobs})
+        adapters.attach(method.config(adapters.shapes), "x")
+        start = adapters.state("x")
+        train_adapter(adapters, "x", method, texts, SHORT, tmp_path / str(weight))
+        for part in (taught, moves):  # of what grew, only the first rank is left
+            rows = {k: v for k, v in adapters.state("x").items() if part in k}
+            moved[part, weight] = [not torch.equal(v, start[k][: len(v)]) for k, v in rows.items()]
+        assert not any(weight.requires_grad for weight in model.network.parameters())
+        ids = texts.held_out[:1, :12]
+        plain = model.network(input_ids=ids, use_cache=False).logits[0]
+        assert torch.allclose(model.session().forward(ids[0].tolist()).logits, plain, atol=1e-4)
+        adapters.detach()
+    assert all(moved[moves, 0.0]) and all(moved[moves, 0.1])
+    assert not any(moved[taught, 0.0]) and any(moved[taught, 0.1])
