@@ -1,8 +1,6 @@
-"""What the criteria are, by algebra; and how they compare on the embedded model."""
+"""What the criteria are, by algebra, and what they hear."""
 
 from __future__ import annotations
-
-from functools import cache
 
 import pytest
 import torch
@@ -225,38 +223,3 @@ def test_what_does_not_fit_is_refused():
     gpt2 = Model("gpt2", network, None, anatomy_of(network))
     with pytest.raises(ModelError, match="gated MLP"):
         units_of(gpt2, "neurons")
-
-
-@cache
-def embedded():
-    from workbench.models.load import load
-    from workbench.zoo.held_out import prompts
-
-    model = load("zoo:draft")
-    texts = [p.text for p in prompts()]
-    return model, calibration_rows(model, texts[:10]), calibration_rows(model, texts[10:])
-
-
-@torch.no_grad()
-def loss_of(model, rows) -> float:
-    logits = model.network(input_ids=rows).logits[:, :-1].flatten(0, 1)
-    return float(torch.nn.functional.cross_entropy(logits, rows[:, 1:].flatten()))
-
-
-@pytest.mark.parametrize("pattern", ["row", "2:4"])
-def test_the_order_of_the_criteria_on_trained_weights(pattern):
-    model, rows, held = embedded()
-    names, lost = ("magnitude", "wanda", "sparsegpt"), {}
-    dense, plan = loss_of(model, held), Plan(Pattern.parse(pattern), 0.5)
-
-    class Random(type(make_method("pruner", "magnitude"))):
-        def score(self, unit, stats):
-            return noise(*unit.shape, seed=len(unit.name))
-
-    for name, pruner in {n: make_method("pruner", n) for n in names}.items() | {
-        ("random", Random())
-    }:
-        with prune(model, pruner, plan, rows).apply(model):
-            lost[name] = loss_of(model, held) - dense
-    assert lost["sparsegpt"] < 0.8 * min(lost["magnitude"], lost["wanda"])
-    assert lost["random"] > 3 * max(lost["magnitude"], lost["wanda"])

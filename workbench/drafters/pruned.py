@@ -57,8 +57,10 @@ class PrunedCopy:
 
     *Deviations*: the copy has a cache of its own, because keys above the first changed weight are
     not the target's. Calibration reads the prompt, so the copy fits the text that is continued; a
-    saved mask comes with its own choice. Single zeros are computed like any other number: only
-    parts that are cut out (``cut``) make a draft token cheaper.
+    saved mask comes with its own choice. ``best`` compares single weights within their row whatever
+    the pruner (papers on magnitude, SparseGPT and RIA compare within a matrix or a block of its
+    columns: ``layer``). Single zeros are computed like any other number: only parts that are cut
+    out (``cut``) make a draft token cheaper.
 
     *Cost*: a copy of the weights, made when a run begins; a draft token costs what is left of a
     pass where parts are cut out, and a whole pass otherwise.
@@ -70,7 +72,7 @@ class PrunedCopy:
     pattern: str = knob(
         BEST,
         choices=(BEST, *PATTERNS["weights"]),
-        help="Among what scores are compared; best = the usual one of the pruner.",
+        help="Among what scores are compared; best = row for weights, else layer or global.",
     )
     cut: bool = knob(True, help="Cut whole parts out, where some are gone everywhere.")
     mask: str = knob("", help="A saved mask, used instead of the pruner.")

@@ -31,7 +31,9 @@ class Cfsp:
     the share kept of block l is z_l / mean z times (1 - p), deviations shrunk where a share would
     exceed 1. Fine: the three matrices' normalised weights times ||a_j||.
 
-    *Deviations*: angles are means over tokens, with the constant changed to match. ``as_released``
+    *Deviations*: angles are means over tokens, with the constant changed to match (their sums over
+    131,072 tokens are divided by 1e4). Of their coarse measures, squared and absolute differences
+    are left out; of their fine score, the powers b and c, which are 1 there. ``as_released``
     repeats the authors' code, in which the normalisation cancels: the sum runs over the axis that
     is averaged afterwards, each term is 1/d, and the score is the activation norm alone.
     ``row_normalised`` divides by the sum over neurons, so that weights count. Removed neurons add
@@ -73,7 +75,7 @@ class Cfsp:
 
     def allocate(self, units: list[Unit], stats: list[Stats], ratio: float) -> list[int]:
         """Neurons that each block loses."""
-        if ratio == 0:
+        if ratio == 0 or not units:
             return [0] * len(units)
         kept = self._kept_ratios(stats, ratio)
         sizes = [unit.shape[0] for unit in units]

@@ -29,10 +29,15 @@ class SparseGpt:
     and c the upper Cholesky factor of its inverse, the lowest W_ij^2 / c_jj^2 of a block of columns
     go, and the error (W_ij - 0) / c_jj is pushed through row j of c to the columns after j.
 
+    N:M is their extension: a group is chosen when its first column is reached, from weights that
+    are corrected for all that went before.
+
     *Deviations*: the number removed is exact over the matrix, not rounded block by block. ``row``
     chooses within each row of a block of columns, ``global`` takes a choice made over all matrices
-    from the dense scores and only corrects. Inputs that were never active lose their weights as in
-    the paper's code, which counts before everything else. The last columns have nothing after them.
+    from the dense scores and only corrects. Inputs that were never active lose their weights first,
+    small ones before large ones, but no more than the ratio says (the paper's code removes all),
+    and do not count in the mean that the damping is a share of. The last columns have nothing
+    after them.
 
     *Cost*: a Cholesky factor a matrix, cubic in its inputs; the statistics are quadratic in them.
     """
@@ -48,20 +53,21 @@ class SparseGpt:
         128, low=8, high=1024, step=8, unit="columns", help="Columns chosen from at a time."
     )
 
-    def _factor(self, stats: Stats) -> torch.Tensor:
-        """The upper Cholesky factor of the damped inverse Hessian ``[in in]``."""
-        gram = stats.gram.double()
-        hessian = 2 * gram / max(1, stats.tokens)
+    def _factor(self, stats: Stats) -> tuple[torch.Tensor, torch.Tensor]:
+        """The upper Cholesky factor of the damped inverse Hessian ``[in in]``, and who is idle."""
+        hessian = 2 * stats.gram.double() / max(1, stats.tokens)
         diagonal = hessian.diagonal()
-        diagonal[diagonal == 0] = 1  # an input that was never active
-        diagonal += self.damping * diagonal.mean()
+        idle = diagonal == 0  # inputs that were never active
+        mean = 1.0 if bool(idle.all()) else float(diagonal[~idle].mean())
+        diagonal[idle] = mean
+        diagonal += self.damping * mean
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-        return torch.linalg.cholesky(inverse, upper=True)
+        return torch.linalg.cholesky(inverse, upper=True), idle
 
     def score(self, unit: Unit, stats: Stats | None) -> torch.Tensor:
         """W_ij^2 / c_jj^2 of the weights as they are, ``[out in]``."""
-        factor = self._factor(heard(stats, unit)).diagonal()
-        return (unit.weight.double() / factor).square().float()
+        factor, idle = self._factor(heard(stats, unit))
+        return _scores(unit.weight.double(), factor.diagonal(), idle).float()
 
     def prune(
         self,
@@ -72,19 +78,22 @@ class SparseGpt:
         mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The mask and the corrected weights, both ``[out in]``."""
-        factor = self._factor(heard(stats, unit))
+        factor, idle = self._factor(heard(stats, unit))
         weight = unit.weight.double().T.contiguous()  # [in out]: a column of W is a row here
         wide, size = len(weight), self._block(pattern)
+        span = pattern.of if pattern.kind == "n_m" else size  # columns chosen at once
         kept = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
         for start in range(0, wide, size):
             end = min(start + size, wide)
-            if mask is not None:
-                kept[start:end] = mask[:, start:end].T.to(weight.device)
-            else:
-                scores = (weight[start:end].T / factor.diagonal()[start:end]).square()
-                kept[start:end] = _chosen(scores, pattern, ratio, start, end).T
             errors = torch.zeros_like(weight[start:end])
             for column in range(start, end):
+                if column % span == 0:
+                    here = slice(column, min(column + span, end))
+                    if mask is not None:
+                        kept[here] = mask[:, here].T.to(weight.device)
+                    else:
+                        scores = _scores(weight[here].T, factor.diagonal()[here], idle[here])
+                        kept[here] = _chosen(scores, pattern, ratio, here.start, here.stop).T
                 error = (weight[column] / factor[column, column]).masked_fill(kept[column], 0)
                 weight[column:end].addr_(factor[column, column:end], error, alpha=-1)
                 errors[column - start] = error
@@ -99,10 +108,16 @@ class SparseGpt:
         return max(pattern.of, self.columns // pattern.of * pattern.of)
 
 
+def _scores(weight: torch.Tensor, factor: torch.Tensor, idle: torch.Tensor) -> torch.Tensor:
+    """W_ij^2 / c_jj^2; below all of these, by size, what an idle input is multiplied with."""
+    square = weight.square()
+    return torch.where(idle, -1 / (1 + square), square / factor.square())
+
+
 def _chosen(
     scores: torch.Tensor, pattern: Pattern, ratio: float, start: int, end: int
 ) -> torch.Tensor:
-    """What stays of a block of columns; the counts of all blocks add up to the matrix's."""
+    """What stays of some columns; the counts of all blocks add up to the matrix's."""
     if pattern.kind == "n_m":
         return keep_mask(scores, pattern, ratio)
     if pattern.kind == "row":

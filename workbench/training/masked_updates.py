@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from workbench.core.errors import BadKnob
+from workbench.core.errors import BadKnob, Mismatch
 from workbench.core.masks import MaskSet
 from workbench.models.model import Model
 from workbench.models.units import Matrix, expanded, layers_of, matrices
@@ -111,6 +111,18 @@ def linear_matrices(model: Model) -> list[Matrix]:
     return [one for one in matrices(model).values() if isinstance(one.module, nn.Linear)]
 
 
+def _places(model: Model, variant: str) -> list[Matrix]:
+    if variant == "none":
+        return []
+    found = linear_matrices(model)
+    if not found:  # else only the norms would train, without a word
+        raise Mismatch(
+            f"variant={variant!r}: {model.name} keeps its matrices transposed or fused, where no"
+            " update can be put on them; choose variant='none'"
+        )
+    return found
+
+
 @contextmanager
 def updated(
     model: Model, masks: MaskSet, settings: PerpSettings, layer: int | None = None
@@ -119,12 +131,15 @@ def updated(
 
     Args:
         layer: only what lies in this block.
+
+    Raises:
+        Mismatch: a variant that this family's matrices cannot have.
     """
     network, full = model.network, expanded(model, masks)
     network.requires_grad_(False)
     where = network if layer is None else layers_of(model)[layer]
     chosen: list[Any] = list(norms_of(where).values()) if settings.norms else []
-    places = [] if settings.variant == "none" else linear_matrices(model)
+    places = _places(model, settings.variant)
     places = [one for one in places if layer in (None, one.layer)]
     homes = [one.module.weight.data for one in places]
     with torch.random.fork_rng(devices=[]):
