@@ -47,12 +47,15 @@ def texts(count: int, length: int = 96) -> list[RoutingRecord]:
 
 
 def by_hand(layer: LayerRouting, capacity: int) -> int:
-    """Misses of least recently used, with a plain list."""
+    """Misses of least recently used, with a plain list; what the token needs is not given up."""
     kept, misses = [], 0
     for row in choices(layer):
         for expert in row:
             misses += expert not in kept
-            kept = [one for one in kept if one != expert][-(capacity - 1) :] if capacity > 1 else []
+            if expert in kept:
+                kept.remove(expert)
+            elif len(kept) == capacity:
+                kept.remove(([one for one in kept if one not in row] or kept)[0])
             kept.append(expert)
     return misses
 

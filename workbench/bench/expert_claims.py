@@ -1,6 +1,6 @@
 """What the papers on mixtures claim, measured on the embedded one: rows for the claims table.
 
-Routers are fine-tuned briefly, so a row says what a few thousand tokens show and no more. Pairs are
+Routers are fine-tuned briefly, so a row says what so few tokens show and no more. Pairs are
 held-out rows of text, the same for both sides.
 """
 
@@ -29,6 +29,10 @@ from workbench.training.rmoe import ARMS, train_arm
 ROW_TOKENS, TRAINED_ROWS, PAIRS = 128, 240, 16
 SETTINGS = MixtureSettings(steps=40, batch_rows=6)
 CAPACITY = 4
+
+
+def _trained_tokens() -> int:
+    return SETTINGS.steps * SETTINGS.batch_rows * ROW_TOKENS
 
 
 def corpus_rows(model: Model, part: str, count: int, seed: int = 0) -> torch.Tensor:
@@ -77,7 +81,7 @@ def top_p_rows(model: Model, train: torch.Tensor, held: torch.Tensor) -> list[di
             "experts a token: top-2, top-p",
             top2,
             used,
-            "it was fine-tuned for a few thousand tokens, and its router is still undecided",
+            f"it saw {_trained_tokens():,} tokens, and its router is still undecided",
         ),
         claim_row(
             "top_p",
@@ -117,7 +121,7 @@ def recurrent_rows(model: Model, train: torch.Tensor, held: torch.Tensor) -> lis
         name: losses(train_arm(name, model, method, train, held[:1], SETTINGS).model, held)
         for name in ARMS
     }
-    short = "it starts as the trained linear router and sees a few thousand tokens"
+    short = f"it starts as the trained linear router and sees {_trained_tokens():,} tokens"
     with method.attach(model):
         embedded = losses(model, held)
     return [
@@ -127,7 +131,7 @@ def recurrent_rows(model: Model, train: torch.Tensor, held: torch.Tensor) -> lis
             "held-out nats: top-k, recurrent",
             losses(model, held),
             embedded,
-            "it gains a hundredth of a nat, which sixteen rows are too few to tell",
+            "it gains less than a hundredth of a nat, which sixteen rows are too few to tell",
         ),
         claim_row(
             "recurrent",

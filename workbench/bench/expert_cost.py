@@ -60,11 +60,8 @@ class Shape:
         """Of loaded models; an embedding that is not also the head is looked up, not read."""
         gates = mixture_routers(model.network)
         gate, size = next(iter(gates.values())), expert_bytes(model.network)
-        total = weight_bytes(model) - sum(one.num_experts for one in gates.values()) * size
-        tables = (model.network.get_input_embeddings(), model.network.get_output_embeddings())
-        if tables[0].weight is not tables[1].weight:
-            total -= tables[0].weight.nbytes
-        small = 0 if draft is None else weight_bytes(draft)
+        total = _read_bytes(model) - sum(one.num_experts for one in gates.values()) * size
+        small = 0 if draft is None else _read_bytes(draft)
         return Shape(len(gates), gate.num_experts, own_of(gate).k, size, total, small)
 
     @property
@@ -80,6 +77,13 @@ class Shape:
     def draft_ratio(self) -> float:
         """Bytes of a draft pass over those of one token of the target."""
         return self.draft_bytes / (self.dense_bytes + self.layers * self.k * self.expert_bytes)
+
+
+def _read_bytes(model: Model) -> int:
+    """Bytes of all weights but a table of embeddings that is not also the head."""
+    tables = (model.network.get_input_embeddings(), model.network.get_output_embeddings())
+    looked_up = 0 if tables[0].weight is tables[1].weight else tables[0].weight.nbytes
+    return weight_bytes(model) - looked_up
 
 
 @dataclass(frozen=True)
@@ -125,13 +129,20 @@ def verified(settings: RunSettings, cancelled: Callable[[], bool] = lambda: Fals
     """Decode, and record the target's routing in each round's verification pass."""
     run = Run(settings, cancelled)
     with settings.model.lock, routing_tape(settings.model.network) as tape:
-        rounds = list(run.rounds())
-    heard = tape.records()[len(tape) - len(rounds) :]  # the prompt's pass comes before
-    return [
-        Pass(done, record)
-        for done, record in zip(rounds, heard, strict=True)
-        if record.token_count == len(done.tokens) + 1
-    ]
+        ends = [(done, len(tape)) for done in run.rounds()]
+    records, layers = tape.records(), mixture_routers(settings.model.network)
+    found: list[Pass] = []
+    start = 0
+    for done, end in ends:
+        # the prompt's pass comes before, and where the target drafts for itself, its drafts' too
+        own = [
+            record
+            for record in records[start:end]
+            if record.token_count == len(done.tokens) + 1 and len(record.layers) == len(layers)
+        ]
+        found += [Pass(done, record) for record in own[-1:]]
+        start = end
+    return found
 
 
 def point(nodes: int, passes: Sequence[Pass], shape: Shape) -> TreePoint:
@@ -154,8 +165,9 @@ def point(nodes: int, passes: Sequence[Pass], shape: Shape) -> TreePoint:
     apart = 1 - (1 - shares / tokens) ** rows[:, None, None]
     distinct, emitted = float(counts.mean()), float(np.mean([len(p.round.emitted) for p in passes]))
     k = float(shares.sum() / tokens / len(layers))
-    drafts = float(np.mean([one.round.forwards.draft for one in passes])) * shape.draft_ratio()
-    cost = replace(shape, k=k).cost_ratio(distinct)
+    real = replace(shape, k=k)  # a rule or a ban may give a token other than the model's own k
+    drafts = float(np.mean([one.round.forwards.draft for one in passes])) * real.draft_ratio()
+    cost = real.cost_ratio(distinct)
     return TreePoint(
         nodes,
         float(rows.mean()),

@@ -1,8 +1,9 @@
 """What a small fast memory for experts would do on a recorded routing: hits, traffic, waiting.
 
 *Idea*: replay the record token by token. Each layer has room for a few experts; the router is
-authoritative, so a miss is fetched at once and nothing that is computed ever changes. Every time is
-projected from the link's figures, never measured.
+authoritative, so a miss is fetched at once and nothing that is computed ever changes. It names all
+experts of a token together, so none of them makes room for another. Every time is projected from
+the link's figures, never measured.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ def _replayed(layer, policy, capacity, expert_bytes, link: Link, plan) -> LayerC
             if policy == "look-ahead" and len(shelf.order) >= capacity:
                 shelf.put(expert, _farthest(shelf.order, stream, at))
             elif policy != "pinned":
-                shelf.put(expert)
+                shelf.put(expert, next((one for one in shelf.order if one not in row), None))
     return shelf.counts()
 
 

@@ -141,16 +141,15 @@ def steered(
     quiet = gone.clone()
     for one in given:
         if one.action in ("ban", "silence"):
-            gone[rows[one], one.expert] = True
-        if one.action == "silence":
-            quiet[rows[one], one.expert] = True
-    routed = router.route(logits.masked_fill(gone, float("-inf")), own)
+            (gone if one.action == "ban" else quiet)[rows[one], one.expert] = True
+    left = logits.masked_fill(gone, float("-inf"))  # what is banned was never there to be silenced
+    routed = router.route(left.masked_fill(quiet, float("-inf")), own)
     weights, indices = routed.weights.clone(), routed.indices
     # fewer experts left than places: a banned one of weight 0 would still be computed
     indices = torch.where(weights == 0, indices[:, :1], indices)
     if not router.sums_to_one(own) and bool(quiet.any()):
         # dividing by the mass that is left is what the softmax over the others did: taken back
-        weights *= 1 - (law(logits) * quiet).sum(-1, keepdim=True)
+        weights *= 1 - (law(left) * quiet).sum(-1, keepdim=True)
     for one in given:
         if one.action == "force":
             _force(weights, indices, rows[one], one.expert, _held(given, rows, one, indices))

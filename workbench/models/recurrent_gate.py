@@ -31,14 +31,24 @@ class RoutingPath(nn.Module):
         self.state: torch.Tensor | None = None
         self.layer = -1
 
-    def step(self, layer: int, last: int, u: torch.Tensor) -> torch.Tensor:
+    def step(self, layer: int, ends: tuple[int, int], u: torch.Tensor) -> torch.Tensor:
         """The state ``[t width]`` of this layer; a lower layer than before begins a new pass.
 
+        Args:
+            ends: the first and the last layer that have experts.
+
         Raises:
-            ModelError: other rows than the layer below had.
+            ModelError: other rows than the layer below had, or a training that runs a layer again
+                without the ones below it.
         """
+        first, last = ends
         if layer <= self.layer:
             self.state = None
+        if self.state is None and layer != first and torch.is_grad_enabled():
+            raise ModelError(
+                f"recurrent routing: layer {layer} is run without layer {first}, whose state it"
+                " needs; gradient checkpointing runs layers again out of order: turn it off"
+            )
         before = torch.zeros_like(u) if self.state is None else self.state
         if before.shape != u.shape:
             self.state, self.layer = None, -1
@@ -61,13 +71,13 @@ class _RecurrentGate(nn.Module):
     down: nn.Linear
     up: nn.Linear
     layer: int
-    last: int
+    ends: tuple[int, int]
     linear: bool
 
     def forward(self, hidden_states: torch.Tensor):
         """(logits ``[t e]``, weights ``[t k]``, indices ``[t k]``), as the family's gate gives."""
         x = hidden_states.reshape(-1, self.weight.shape[1])
-        state = self.path.step(self.layer, self.last, self.down(x))
+        state = self.path.step(self.layer, self.ends, self.down(x))
         logits = self.up(state)
         if self.linear:
             logits = F.linear(x, self.weight) + logits
@@ -130,7 +140,8 @@ class RecurrentGates:
         made: Any = _recurrent(family).__new__(_recurrent(family))
         nn.Module.__init__(made)
         plain = {k: v for k, v in vars(gate).items() if not k.startswith("_")}
-        made.__dict__.update(plain, layer=number, last=max(self._old), linear=linear)
+        ends = min(self._old), max(self._old)
+        made.__dict__.update(plain, layer=number, ends=ends, linear=linear)
         experts, width = gate.weight.shape
         inner = self.path.cell.input_size
         made.weight, made.path = gate.weight, self.path

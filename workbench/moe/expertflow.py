@@ -34,8 +34,9 @@ class ExpertFlow:
 
     *Deviations*: the paper's predictor is an encoder-decoder over whole batches; here it is a
     linear map of the token's embedding, or one causal transformer layer, since tokens are decoded
-    one by one. Eviction keeps what is predicted for the present token, least recently used first;
-    grouping is greedy. There is no public code: these parts are reconstructions. Times are
+    one by one. Loading ahead keeps what is predicted for the present token, a miss what the token
+    was really sent to; else the least recently used goes. Grouping is greedy. There is no public
+    code (2510.26730 is another method of this name): these parts are reconstructions. Times are
     projected from the link's figures; ``workbench.models.expert_offload`` moves weights for real.
 
     *Cost*: the predictor reads one embedding row a token; a replay is a few dictionary operations

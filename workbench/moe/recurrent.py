@@ -27,15 +27,18 @@ class Recurrent:
     and decoding needs no further state.
 
     *Deviations*: made for fine-tuning: by default W2 h is added to the trained linear router and W2
-    starts at zero, so the mixture begins exactly as it was; ``linear`` off is the paper's router,
-    which has to learn everything. Weights are normalised as the family does it. A head that was
-    trained beside a mixture (`workbench zoo train recurrent`) is taken up where it fits.
+    starts at zero (W1 with a deviation of d^-1/2), so the mixture begins exactly as it was;
+    ``linear`` off is the paper's router, which has to learn everything (both start with 0.02). The
+    state has 32 numbers for streams of a few hundred, the paper's 256. Weights are normalised as
+    the family does it. Layers without experts pass the state on. The released code also has an
+    Elman cell in place of the GRU. A head that was trained beside a mixture (`workbench zoo train
+    recurrent`) is taken up where it fits.
 
     *Shapes*: W1 ``[width d]`` and W2 ``[e width]`` in each layer.
 
     *Cost*: layers * width * (d + e) + 6 width² + 6 width parameters more; one cell a layer and
     token. Needs passes through all layers: drafters that resume in the middle are refused unless
-    the rows are the same.
+    the rows are the same, and so is gradient checkpointing, which runs layers out of order.
     """
 
     width: int = knob(32, low=1, high=512, unit="numbers", help="Of the state.")

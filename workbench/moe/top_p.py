@@ -24,9 +24,12 @@ class TopP:
     Trained with an entropy loss (minimised), which keeps the router from staying flat, and with the
     balance loss over the sets that were really chosen.
 
-    *Deviations*: probabilities in float32 (the released code uses the model's dtype). On a model
-    trained with top-k this is another rule than the paper's, whose model is trained with it; for
-    families that normalise their weights choose ``sum to one``.
+    *Deviations*: probabilities in float32 (the released code uses the model's dtype). The entropy
+    counts 1e-2 where the paper has 1e-4, which acts over ten thousand steps and more; 5e-2 can
+    leave one expert to all. The paper's model has experts in every second layer, here they are
+    where the model has them. On a model trained with top-k this is another rule than the paper's,
+    whose model is trained with it; for families that normalise their weights choose ``sum to
+    one``.
 
     *Shapes*: logits ``[t e]`` in, weights and indices ``[t w]`` out, w = the largest set; smaller
     ones are padded with weight 0.

@@ -161,7 +161,8 @@ def finetune(
 
     Args:
         model: a mixture of the caller's own (:meth:`Model.clone` makes one).
-        method: whose ``route`` is in force and whose ``loss`` is added; None = as the model routes.
+        method: whose ``route`` is in force and whose ``loss``, where it has one, is added; None =
+            as the model routes.
         trained: these weights and no others, by name; None = as the settings say.
         folder: for checkpoints; goes on from the last one there.
         listener: called after every step.
@@ -179,7 +180,7 @@ def finetune(
         )
     _choose(model, settings, trained)
     with inference_mode(False), torch.enable_grad():
-        rule = Steering(model.network, method) if hasattr(method, "loss") else nullcontext()
+        rule = nullcontext() if method is None else Steering(model.network, method)
         try:
             with rule:
                 _train(model, rows, method, settings, done, trained, folder, listener, stopped)

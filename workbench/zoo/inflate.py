@@ -5,7 +5,8 @@ says. A large network that computes the function of a small one gives the cost o
 drafts, heads and texts of the second, and needs no training (:mod:`workbench.zoo.widening`).
 
 *Deviations*: the vocabulary stays as it is, so the head is cheaper than that of a real model of the
-size, and so is the text: it is the small model's.
+size, and so is the text: it is the small model's. Mixtures are refused: theirs would need every
+expert c times and c times as many a token.
 """
 
 from __future__ import annotations
