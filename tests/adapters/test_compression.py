@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from adapters.conftest import attach, logits, move, put_growing
+from gpu.pretend import ELSEWHERE, Far, Pretending
 from torch import nn
 
 from workbench.adapters.operations.breadcrumbs import crumbs
@@ -165,3 +166,12 @@ def test_more_that_is_kept_is_worth_more_and_the_start_is_worth_knowing(rule):
     assert kept[-1] > 0.9
     assert best["start", 0.2] > best["nothing", 0.2] + 0.05
     assert best["start", 0.3] > best["nothing", 0.3]
+
+
+def test_the_change_may_lie_on_a_device():
+    change = torch.tensor([0.1, -2.0, 0.5, -0.3])
+    wanted = compress(change, 0.5, 1.0)
+    with Pretending():
+        made, signs, scale = compress(Far(change), 0.5, 1.0)
+        assert made.device == signs.device == ELSEWHERE
+        assert torch.equal(made.cpu(), wanted[0]) and scale == wanted[2]

@@ -174,8 +174,11 @@ def _increlora(bench: _Bench) -> list[dict]:
     steps = bench.steps
     interval = max(1, steps // 20)
     grown = bench.trained("increlora", warmup=steps // 10, interval=interval, top=6)
-    flat = bench.trained("increlora", start=4, target_rank=4.0, orth=0.1)
-    says = "Ranks handed out while training beat a uniform rank, at equal total (2308.12043)."
+    # alpha / rank of the start is the factor of an update: 8 / 1 for what grows, so 32 / 4 here
+    flat = bench.trained("increlora", start=4, target_rank=4.0, alpha=32.0)
+    says = (
+        "Ranks handed out while training beat a uniform rank, total and scale alike (2308.12043)."
+    )
     why = "growth takes steps that a uniform rank trains from the start, and there are few"
     return [_row("increlora", says, -grown.losses, -flat.losses, why)]
 
@@ -219,7 +222,7 @@ def _breadcrumbs(bench: _Bench) -> list[dict]:
     crumbs = together("breadcrumbs", alpha=1.0)
     plain = together("merge", way="cat", weights="1,1")
     bench.adapters.detach()
-    says = "Without both tails two adapters add up better than whole (2312.06795)."
+    says = "Without both tails two adapters add up better than whole, both times 1 (2312.06795)."
     why = "two families of one language hardly disturb each other: the whole sum serves both"
     return [_row("breadcrumbs", says, -crumbs, -plain, why)]
 
