@@ -96,6 +96,6 @@ def test_a_pass_is_timed_in_turn_and_the_first_pair_does_not_count(monkeypatch):
         made.network = network
         return made
 
-    small, whole = model("small", [0.1, 2, 4, 5]), model("whole", [1, 8, 8, 8])
+    small, whole = model("small", [0.125, 2, 4, 5]), model("whole", [1, 8, 8, 8])
     assert sparsity.pass_ratio(small, whole, ROWS, repeats=3) == 0.5
     assert order == ["small", "whole"] * 4
