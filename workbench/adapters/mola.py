@@ -57,6 +57,9 @@ class _Balance:
     def restore(self, state: dict[str, Any]) -> None:
         """Nothing is kept."""
 
+    def close(self) -> None:
+        """Nothing was hung in."""
+
     def finish(self, config: Any) -> None:
         """Nothing changes its form."""
 

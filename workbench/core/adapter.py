@@ -75,8 +75,12 @@ class Companion(Protocol):
         """Go on from a checkpoint."""
         ...
 
+    def close(self) -> None:
+        """Training is over, however it ended: leave the network's passes alone."""
+        ...
+
     def finish(self, config: Any) -> None:
-        """Training is over: bring the tensors and the configuration into their final form."""
+        """Bring what was learnt and the configuration into their final form."""
         ...
 
 

@@ -139,7 +139,15 @@ class _Run:
         self.loss, self.clock = 0.0, monotonic
         self.best: tuple[float, int, dict[str, torch.Tensor]] | None = None
 
+    def ended(self) -> None:
+        """However it ended: what was learnt gets its final form, and nobody listens any more."""
+        if self.companion:
+            self.companion.close()
+            if self.progress.step:
+                self.companion.finish(self.adapters.config(self.name))
+
     def began(self, step: int) -> None:
+        self.progress.step = step
         self.start = self.clock() - self.progress.seconds
         if not self.progress.measured:
             self.measure(step)
@@ -249,22 +257,23 @@ def train_adapter(
     """
     run = _Run(adapters, name, method, texts, settings, draft, listener, stopped)
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    with inference_mode(False), torch.enable_grad(), adapters.train(name):
-        trainer = _AdapterTrainer(
-            Logits(adapters.model.network),
-            _arguments(settings, folder, adapters.model),
-            train_dataset=TokenRows(texts.train),
-            data_collator=lambda rows: {"ids": torch.stack(rows)},
-            callbacks=[_Live(run)],
-            run=run,
-        )
-        trainer.remove_callback(PrinterCallback)
-        try:
-            trainer.train(resume_from_checkpoint=last)
-        finally:
-            adapters.model.network.eval()
-    if run.companion:
-        run.companion.finish(adapters.config(name))
+    try:
+        with inference_mode(False), torch.enable_grad(), adapters.train(name):
+            trainer = _AdapterTrainer(
+                Logits(adapters.model.network),
+                _arguments(settings, folder, adapters.model),
+                train_dataset=TokenRows(texts.train),
+                data_collator=lambda rows: {"ids": torch.stack(rows)},
+                callbacks=[_Live(run)],
+                run=run,
+            )
+            trainer.remove_callback(PrinterCallback)
+            try:
+                trainer.train(resume_from_checkpoint=last)
+            finally:
+                adapters.model.network.eval()
+    finally:
+        run.ended()
     return run.progress
 
 

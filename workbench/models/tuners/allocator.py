@@ -132,8 +132,11 @@ class Allocator:
         """The last entry of the log."""
         return self.log[-1][1]
 
-    def finish(self, config: Any) -> None:
-        """Cut what never lived, and write the ranks into the configuration."""
+    def close(self) -> None:
+        """Listen to no gradient any more."""
         for hook in self._hooks:
             hook.remove()
+
+    def finish(self, config: Any) -> None:
+        """Cut what never lived, and write the ranks into the configuration."""
         config.rank_pattern = {layer.path: layer.cut(self.name) for layer in self.layers}
