@@ -1,11 +1,17 @@
 """The adapter claims: complete rows, paired over the same rows, and a target that is left whole."""
 
+import pytest
 import torch
 
 from workbench.bench import adapter_claims
 from workbench.bench.adapter_claims import HELD_ROWS, _Bench
 
 KEYS = {"method", "says", "unit", "first", "second", "difference", "low", "high", "verdict"}
+
+
+@pytest.fixture(autouse=True)
+def two_seeds(monkeypatch):
+    monkeypatch.setattr(adapter_claims, "SEEDS", 2)
 
 
 def test_rows_are_complete_and_the_target_is_left_as_it_was():
@@ -28,3 +34,12 @@ def test_equal_trainings_are_done_once():
     first = bench.trained("ia3", rate=1e-2)
     assert bench.trained("ia3", rate=1e-2) is first and len(said) == 1
     assert bench.trained("ia3", rate=2e-2) is not first
+
+
+def test_another_seed_is_another_training():
+    bench = _Bench(lambda line: None, steps=1)
+    first, second = (bench.trained("lora", r=2, seed=seed) for seed in (0, 1))
+    same = [torch.equal(first.start[key], second.start[key]) for key in first.start if "A" in key]
+    assert same and not any(same)
+    assert len(bench.by_seed("lora", r=2)) == 2
+    assert bench.trained("lora", r=2, seed=1) is second
