@@ -82,3 +82,27 @@ def test_a_dora_is_no_sum_and_weights_are_numbers(adapters):
     with pytest.raises(BadKnob, match="write numbers"):
         make_method("operation", "merge", weights="1,x").combine(adapters, ["a", "a"], "x")
     assert adapters.names == ("a", "d")
+
+
+def test_ranks_that_add_up_to_more_than_a_matrix_has(adapters):
+    """As two results of operations do, which are stored in full rank."""
+    most = min(min(change.shape) for change in _whole(adapters).values())
+    with pytest.raises(Mismatch, match=rf"add up to {2 * most}, more than the {most} .* way='svd'"):
+        make_method("operation", "merge", way="cat").combine(adapters, ["a", "b"], "ab")
+    facts = make_method("operation", "merge", way="svd").combine(adapters, ["a", "b"], "ab")
+    changes = {name: deltas(adapters, name) for name in ("a", "b", "ab")}
+    for path, made in changes["ab"].items():  # the nearest of that rank
+        wanted = (changes["a"][path] + changes["b"][path]) / 2
+        lost = torch.linalg.svdvals(wanted)[most:].square().sum().sqrt()
+        assert torch.allclose((made - wanted).norm(), lost, atol=1e-5)
+    assert facts["rank"] == most and facts["error"] > 0.01
+
+
+def _whole(adapters) -> dict[str, torch.Tensor]:
+    """Two LoRAs of the smallest matrix's whole rank are attached; the change of the first."""
+    attach(adapters, "thin", r=1)
+    side = min(min(change.shape) for change in deltas(adapters, "thin").values())
+    adapters.detach("thin")
+    attach(adapters, "a", r=side)
+    attach(adapters, "b", r=side, seed=1)
+    return deltas(adapters, "a")

@@ -80,9 +80,15 @@ class Merge:
         weights = self._weights(len(names))
         configs = [adapters.config(one) for one in names]
         ranks = [max(config.r, *config.rank_pattern.values(), 0) for config in configs]
+        most = min(min(change.shape) for one in names for change in deltas(adapters, one).values())
         options: dict[str, Any] = {"combination_type": self.way}
         if self.way.endswith("svd"):
-            options["svd_rank"] = self.svd_rank or sum(ranks)
+            options["svd_rank"] = min(self.svd_rank or sum(ranks), most)
+        elif self.way == "cat" and sum(ranks) > most:
+            raise Mismatch(
+                f"merge.way='cat': the ranks add up to {sum(ranks)}, more than the {most} of the"
+                " smallest matrix; choose way='svd', which keeps so many and tells the error"
+            )
         if self.way not in ("cat", "svd", "linear"):
             options["density"] = self.density
         with torch.random.fork_rng(devices=[]):
