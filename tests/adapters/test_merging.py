@@ -106,3 +106,13 @@ def _whole(adapters) -> dict[str, torch.Tensor]:
     attach(adapters, "a", r=side)
     attach(adapters, "b", r=side, seed=1)
     return deltas(adapters, "a")
+
+
+def test_nothing_is_drawn_from_the_generator_of_everybody(adapters):
+    attach(adapters, "a", r=2)
+    attach(adapters, "b", r=2, seed=1)
+    before = torch.random.get_rng_state()
+    make_method("operation", "merge").combine(adapters, ["a", "b"], "ab")
+    adapters.detach("a")
+    adapters.put(adapters.config("b"), adapters.state("b"), "c")
+    assert torch.equal(torch.random.get_rng_state(), before)

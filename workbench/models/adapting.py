@@ -158,7 +158,8 @@ class Adapters:
         start: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         """Put an adapter with these tensors on; a failure leaves everything as it was."""
-        self._inject(copy.deepcopy(config), name)
+        with torch.random.fork_rng(devices=[]):
+            self._inject(copy.deepcopy(config), name)
         try:
             check_fit(name, self.state(name), dict(tensors), config, self.model.name)
             self._fill(name, tensors)
@@ -245,7 +246,8 @@ class Adapters:
             self._originals.restore()
         self._originals, self._attached = None, {}
         for name, old in left.items():
-            self._inject(old.config, name)
+            with torch.random.fork_rng(devices=[]):  # first values are drawn, and overwritten
+                self._inject(old.config, name)
             self._fill(name, states[name])
             entry = self._attached[name]
             entry.strength, entry.layers = old.strength, old.layers
