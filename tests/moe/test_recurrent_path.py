@@ -80,7 +80,7 @@ def test_a_layer_without_experts_passes_the_state_on():
     for number, gate in gates.gates.items():
         state = gates.path.cell(gate.down(inputs[number].reshape(-1, 64)), state)
         torch.testing.assert_close(logits[number], gate.up(state), atol=1e-5, rtol=1e-5)
-    assert gates.path.state is None  # nothing lingers after the last layer with experts
+    assert not len(gates.path.states)  # nothing lingers after the last layer with experts
 
 
 @pytest.mark.parametrize("linear", [True, False])

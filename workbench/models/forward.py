@@ -13,6 +13,7 @@ from jaxtyping import Float
 from workbench.core.clock import elapsed_ms
 from workbench.core.errors import BadInput
 from workbench.core.tree import shape_of
+from workbench.models.rows import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +31,15 @@ class Forward:
 
 
 class Ascent(NamedTuple):
-    """Rows that ran through the first ``depth`` layers; ``stream`` is what came out, ``[n d]``."""
+    """Rows that ran through the first ``depth`` layers; ``stream`` is what came out, ``[n d]``.
+
+    ``passes`` are the rows of each pass that did it, in order.
+    """
 
     tokens: list[int]
     stream: torch.Tensor | None
     depth: int
+    passes: tuple[Rows, ...] = ()
 
 
 @lru_cache(maxsize=256)

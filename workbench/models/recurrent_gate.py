@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -12,11 +13,21 @@ from torch.nn import functional as F
 from workbench.core.errors import BadInput, ModelError
 from workbench.core.inference import inference_mode
 from workbench.core.routing import heaviest, law
+from workbench.models.places import pass_now
 from workbench.models.routers import mixture_routers, own_of
+from workbench.models.rows import Rows
+
+
+class _Call:
+    """One call of the network itself; states of its rows are kept under it."""
 
 
 class RoutingPath(nn.Module):
-    """The recurrent cell that all layers share, and the state of the pass under way.
+    """The recurrent cell that all layers share, and the newest state of each pass under way.
+
+    A pass is known by what nobody else has: its rows in a session, else the network's own call.
+    States are held no longer than that, so rows that were rolled back leave nothing to be read,
+    and those that wait half-way up the layers find theirs again, whatever ran in between.
 
     Args:
         width: of the state.
@@ -28,39 +39,60 @@ class RoutingPath(nn.Module):
         super().__init__()
         self.cell = nn.GRUCell(width, width)
         self.strength, self.cut = strength, cut
-        self.state: torch.Tensor | None = None
-        self.layer = -1
+        self.states: WeakKeyDictionary[Rows | _Call, torch.Tensor] = WeakKeyDictionary()
+        self._call: _Call | None = None
+
+    def begin(self, *call: object) -> None:
+        """A call of the network begins."""
+        self._call = _Call()
+
+    def end(self, *call: object) -> None:
+        """It has ended, also where it failed."""
+        self._call = None
 
     def step(self, layer: int, ends: tuple[int, int], u: torch.Tensor) -> torch.Tensor:
-        """The state ``[t width]`` of this layer; a lower layer than before begins a new pass.
+        """The state ``[t width]`` of this layer.
 
         Args:
             ends: the first and the last layer that have experts.
 
         Raises:
-            ModelError: other rows than the layer below had, or a training that runs a layer again
-                without the ones below it.
+            ModelError: a layer that is run on its own, without the ones below it.
         """
         first, last = ends
-        if layer <= self.layer:
-            self.state = None
-        if self.state is None and layer != first and torch.is_grad_enabled():
-            raise ModelError(
-                f"recurrent routing: layer {layer} is run without layer {first}, whose state it"
-                " needs; gradient checkpointing runs layers again out of order: turn it off"
-            )
-        before = torch.zeros_like(u) if self.state is None else self.state
-        if before.shape != u.shape:
-            self.state, self.layer = None, -1
-            raise ModelError(
-                f"recurrent routing: layer {layer} got {len(u)} rows and the layer below"
-                f" {len(before)}; choose a drafter that runs whole passes"
-            )
+        before = torch.zeros_like(u) if layer == first else self._from_below(layer, u)
         strength = 0.0 if layer == self.cut else self.strength
         state = self.cell(u, strength * before)
-        # after the last layer nothing may linger: it would hold the whole graph in training
-        self.state, self.layer = (None, -1) if layer == last else (state, layer)
+        key = self._key()
+        if key is not None and layer != last:
+            self.states[key] = state
+        elif key is not None:  # in training it would hold the whole graph
+            self.states.pop(key, None)
         return state
+
+    def _key(self) -> Rows | _Call | None:
+        now = pass_now()
+        return now.rows if now else self._call
+
+    def _from_below(self, layer: int, u: torch.Tensor) -> torch.Tensor:
+        """The state of the same rows below; zero where this pass leaves all layers below out."""
+        key, now = self._key(), pass_now()
+        if key is None:
+            raise ModelError(
+                f"recurrent routing: layer {layer} is run outside a pass of the whole model, so"
+                " nobody knows the state of its rows; call the model or a session, and turn"
+                " gradient checkpointing off, which runs layers again on their own"
+            )
+        if key in self.states:
+            return self.states[key]
+        climbed = now.climbed if now else ()
+        known = [self.states[rows] for rows in climbed if rows in self.states]
+        if len(known) < len(climbed):
+            raise ModelError(
+                f"recurrent routing: the rows of this pass ran through the layers below {layer}"
+                " before these gates were put in; crop the session first"
+            )
+        return torch.cat(known) if known else torch.zeros_like(u)
 
 
 class _RecurrentGate(nn.Module):
@@ -134,6 +166,13 @@ class RecurrentGates:
         }
         for number, block in self._blocks.items():
             block.gate = self.gates[number]
+        # methods of the path, so that a copy of the network tells its own; on the inner model,
+        # which peft calls, too
+        inner: Any = network.base_model
+        self._handles = [
+            inner.register_forward_pre_hook(self.path.begin),
+            inner.register_forward_hook(self.path.end, always_call=True),
+        ]
 
     def _made(self, number: int, gate: Any, linear: bool) -> Any:
         family: Any = type(gate)
@@ -174,7 +213,9 @@ class RecurrentGates:
         """Give every layer its own gate back; harmless when done twice."""
         for number, block in self._blocks.items():
             block.gate = self._old[number]
-        self._blocks = {}
+        for handle in self._handles:
+            handle.remove()
+        self._blocks, self._handles = {}, []
 
     def __enter__(self) -> RecurrentGates:
         return self

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -12,6 +14,8 @@ from torch import nn
 from workbench.core.errors import ModelError
 from workbench.core.inference import inference_mode
 from workbench.core.routing import LayerRouting, Own, Routed, RoutingRecord
+from workbench.models.places import pass_now
+from workbench.models.rows import Rows
 
 
 def routers_of(network: nn.Module) -> dict[int, Any]:
@@ -98,18 +102,55 @@ class _First(Mapping[int, torch.Tensor]):
         return len(self._heard)
 
 
+def _joined(parts: Sequence[LayerRouting]) -> LayerRouting:
+    """One layer's routing of the rows of several passes, one after the other."""
+    first = [0, *itertools.accumulate(len(part.logits) for part in parts)]
+    return LayerRouting(
+        torch.cat([part.logits for part in parts]),
+        torch.cat([part.token + at for part, at in zip(parts, first, strict=False)]),
+        torch.cat([part.expert for part in parts]),
+        torch.cat([part.weight for part in parts]),
+    )
+
+
 class RoutingTape:
-    """What the routers said, pass by pass; a pass ends where a lower layer is heard again."""
+    """What the routers said, pass by pass.
+
+    A session says which pass is under way; outside of one a pass ends where a lower layer is heard
+    again. A pass that goes on half-way up the layers is recorded whole: what the lower layers said
+    of its rows was heard when they climbed there. Where that was before the tape began, it has the
+    upper layers only; where no gate is above, nothing is heard of it.
+    """
 
     def __init__(self) -> None:
         self._passes: list[dict[int, LayerRouting]] = []
+        self._of: WeakKeyDictionary[Rows, dict[int, LayerRouting]] = WeakKeyDictionary()
+        self._outside = False  # whether the newest pass is one outside a session
 
     def hear(self, layer: int, output: tuple) -> None:
         """Take down one gate's (logits, weights, indices)."""
-        if not self._passes or layer <= max(self._passes[-1]):
-            self._passes.append({})
         logits, weights, indices = output
-        self._passes[-1][layer] = LayerRouting.of(logits.detach(), Routed(weights, indices))
+        heard = LayerRouting.of(logits.detach(), Routed(weights, indices))
+        self._under_way(layer)[layer] = heard
+
+    def _under_way(self, layer: int) -> dict[int, LayerRouting]:
+        """The record that this layer belongs to, which may begin with it."""
+        now = pass_now()
+        if now is None:
+            if not self._outside or layer <= max(self._passes[-1]):
+                self._passes.append({})
+        elif now.rows not in self._of:
+            self._of[now.rows] = self._below(now.climbed)
+            self._passes.append(self._of[now.rows])
+        self._outside = now is None
+        return self._passes[-1] if now is None else self._of[now.rows]
+
+    def _below(self, climbed: Sequence[Rows]) -> dict[int, LayerRouting]:
+        """What the lower layers said of the rows of a pass that begins above them."""
+        known = [self._of[rows] for rows in climbed if rows in self._of]
+        if not known or len(known) < len(climbed):
+            return {}
+        return {layer: _joined([part[layer] for part in known]) for layer in known[0]}
 
     def __len__(self) -> int:
         return len(self._passes)

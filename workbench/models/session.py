@@ -102,9 +102,9 @@ class Session(Account):
         self.check_room(len(above))
         if span is not None:
             self._check_span(span)
-        stream = None if grow or span else self._prepared(tokens, above, capture)
-        began = now(self.device)
-        logits, hidden = self._guarded(tokens, above, n, span, capture, last_only, stream)
+        below = None if grow or span else self._prepared(tokens, above, capture)
+        began, rows = now(self.device), self._rows(tokens, above, n)
+        logits, hidden = self._guarded(rows, len(above), span, capture, last_only, below)
         self._pending, self._pending_parent = tokens, above
         self._ascended = None
         if span is None:
@@ -135,12 +135,12 @@ class Session(Account):
         new = [int(t) for t in tokens]
         every, n = [*so_far.tokens, *new], len(new)
         self.check_room(len(every))
-        began = now(self.device)
         above = tuple(range(-1, len(every) - 1))
-        _, taps = self._guarded(every, above, n, span, (str(depth),), None, None)
+        began, rows = now(self.device), self._rows(every, above, n)
+        _, taps = self._guarded(rows, len(every), span, (str(depth),), None, None)
         stream = taps[str(depth)]
         joined = stream if so_far.stream is None else torch.cat((so_far.stream, stream))
-        self._ascended = Ascent(every, joined, depth)
+        self._ascended = Ascent(every, joined, depth, (*so_far.passes, rows))
         self._pending, self._pending_parent = [], ()
         self.partial_forwards += 1
         self.timings.append((began, now(self.device)))
@@ -196,8 +196,8 @@ class Session(Account):
                 f" because {self.model.reason or 'its layers are no plain pre-norm blocks'}"
             )
 
-    def _prepared(self, tokens, above, capture) -> torch.Tensor | None:
-        """The stream of these rows at the ascended depth, where they begin with ascended ones."""
+    def _prepared(self, tokens, above, capture) -> Ascent | None:
+        """These rows up to the ascended depth, where they begin with ascended ones."""
         done = self._ascended
         if done is None or above != tuple(range(-1, len(above) - 1)):
             return None
@@ -207,20 +207,18 @@ class Session(Account):
             return None
         if len(rows) > len(done.tokens):
             self.ascend(rows[len(done.tokens) :], done.depth)
-        return self._ascended.stream
+        return self._ascended
 
-    def _guarded(self, tokens, above, n, span, capture, last_only, stream):
-        """Run the last ``n`` of the rows; running out of memory leaves the session as it was."""
-        past, total = len(self.tokens), len(above)
-        rows = self._rows(tokens, above, n, past)
-        self._cache.set_length(past + total - n)
+    def _guarded(self, rows, total, span, capture, last_only, below: Ascent | None):
+        """Run the last of ``total`` rows; running out of memory leaves the session as it was."""
+        past = len(self.tokens)
+        self._cache.set_length(past + total - len(rows.ids))
         try:
             self._cache.reserve(past + total)
-            with PassOf(rows, self._cache.front_tokens):
-                if stream is not None:
-                    depth = self._ascended.depth
+            with PassOf(rows, self._cache.front_tokens, below.passes if below else ()):
+                if below is not None:
                     self._cache.set_length(past)
-                    return self._resumed(rows, depth, stream, capture, last_only)
+                    return self._resumed(rows, below, capture, last_only)
                 return self._run(rows, span, capture, last_only)
         except (torch.OutOfMemoryError, MemoryError) as error:
             self._cache.set_length(past)
@@ -230,10 +228,10 @@ class Session(Account):
                 f" a smaller draft tree or a smaller model ({error})"
             ) from None
 
-    def _resumed(self, rows, depth, stream, capture, last_only):
-        rest = Span.of(range(depth, self.model.layer_count))
-        done = self._walk(rows, rest, capture, stream)
-        for layer in self._cache.layers[:depth]:
+    def _resumed(self, rows, below: Ascent, capture, last_only):
+        rest = Span.of(range(below.depth, self.model.layer_count))
+        done = self._walk(rows, rest, capture, below.stream)
+        for layer in self._cache.layers[: below.depth]:
             layer.length = rows.past + len(rows.ids)
         return self._headed(done, last_only)
 
@@ -255,8 +253,8 @@ class Session(Account):
             return None, done.taps
         return done.logits(done.final[-1:] if last_only else done.final), done.taps
 
-    def _rows(self, tokens, parent: tuple[int, ...], n: int, past: int) -> Rows:
-        total, origin = len(parent), past + self._cache.front_tokens
+    def _rows(self, tokens, parent: tuple[int, ...], n: int) -> Rows:
+        total, origin = len(parent), len(self.tokens) + self._cache.front_tokens
         ids = tokens[-n:]
         ids = ids.to(self.device, torch.long) if torch.is_tensor(ids) else sent(ids, self.device)
         dtype, past = self.model.torch_dtype, origin + total - n

@@ -37,8 +37,8 @@ class Recurrent:
     *Shapes*: W1 ``[width d]`` and W2 ``[e width]`` in each layer.
 
     *Cost*: layers * width * (d + e) + 6 width² + 6 width parameters more; one cell a layer and
-    token. Needs passes through all layers: drafters that resume in the middle are refused unless
-    the rows are the same, and so is gradient checkpointing, which runs layers out of order.
+    token. A pass that goes on half-way up the layers finds the states of its rows again; a layer
+    that is run on its own is refused, and so gradient checkpointing, which does that.
     """
 
     width: int = knob(32, low=1, high=512, unit="numbers", help="Of the state.")
