@@ -21,11 +21,13 @@ Row = dict[str, Any]
 LINES = 6  # of the acceptance by depth; more are told apart by nobody
 LETTERS = 36  # of their names
 _BETWEEN = re.compile(r", (?![^(]*\))")  # parts of a label, not the knobs of one
+_DRAFT = re.compile(r" of (.+?)(?= on \S+$|$)")
 
 
 def names(table: Sequence[Row]) -> dict[str, str]:
     """A short name of each cell: parts that all share are left out, so that what differs shows."""
     split = {row["cell"]: _BETWEEN.split(row["label"]) for row in table}
+    _leave_out_the_only_draft(split)
     _leave_out_shared_names(split)
     drafted = [words for words in split.values() if len(words) > 1]
     shared = set.intersection(*map(set, drafted)) if len(drafted) > 1 else set()
@@ -37,6 +39,14 @@ def names(table: Sequence[Row]) -> dict[str, str]:
         where = [f"T {row[f]:g}" if f == "temperature" else row[f] for f in heads]
         found[row["cell"]] = " · ".join([", ".join(kept), *where])
     return found
+
+
+def _leave_out_the_only_draft(split: dict[str, list[str]]) -> None:
+    """``draft_model of zoo:draft`` becomes ``draft_model`` where there is no other draft."""
+    drafts = {found[1] for words in split.values() if (found := _DRAFT.search(words[0]))}
+    if len(drafts) == 1:
+        for words in split.values():
+            words[0] = _DRAFT.sub("", words[0])
 
 
 def _leave_out_shared_names(split: dict[str, list[str]]) -> None:

@@ -102,3 +102,18 @@ def test_names_leave_out_what_all_share():
     table = [row(str(n), 1.0, label=label) for n, label in enumerate(labels)]
     assert list(arena_charts.names(table).values()) == ["depth=2, width=1", "fixed", "plain"]
     assert arena_charts.names(table[:1]) == {"0": labels[0]}
+
+
+@pytest.mark.parametrize("place", ["", " on cuda:0"])
+def test_names_tell_drafts_apart_only_where_there_are_several(place):
+    def called(*drafts: str) -> list[str]:
+        heads = [f"draft_model(siblings=2) of {draft}{place}" for draft in drafts]
+        labels = [*(f"{head}, exact_match, fixed" for head in heads), "rest, exact_match, fixed"]
+        table = [row(str(n), 1.0, label=label) for n, label in enumerate(labels)]
+        return list(arena_charts.names(table).values())
+
+    assert called("my models/a") == [f"draft_model(siblings=2){place}", "rest"]
+    both = called("zoo:draft", "my models/a")
+    assert both[:2] == [
+        f"draft_model(siblings=2) of {d}{place}" for d in ("zoo:draft", "my models/a")
+    ]
