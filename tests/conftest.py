@@ -86,6 +86,20 @@ def loaded(checkpoint) -> Callable:
     return get
 
 
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory) -> Callable[[int, int], Path]:
+    """``text_folder(files, lines)``: a new folder of text that is learnt soon."""
+
+    def write(files: int, lines: int) -> Path:
+        folder = tmp_path_factory.mktemp("texts")
+        for file in range(files):
+            rows = [f"row {file} {line} of a table: {file * line}" for line in range(lines)]
+            (folder / f"{file}.txt").write_text("\n".join(rows))
+        return folder
+
+    return write
+
+
 @pytest.fixture
 def run(capsys):
     """Run the command line in this process: (exit code, standard output, standard error)."""

@@ -22,12 +22,8 @@ def model(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def texts(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("texts")
-    for file in range(6):
-        lines = [f"row {file} {line} of a table: {file * line}" for line in range(30)]
-        (folder / f"{file}.txt").write_text("\n".join(lines))
-    return read_texts(str(folder), model, row_tokens=48)
+def texts(model, text_folder):
+    return read_texts(str(text_folder(6, 30)), model, row_tokens=48)
 
 
 @pytest.fixture

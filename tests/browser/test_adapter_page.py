@@ -32,12 +32,8 @@ def address(app_url, checkpoint):
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("texts")
-    for file in range(5):
-        lines = [f"row {file} {line} of a table: {file * line}" for line in range(60)]
-        (folder / f"{file}.txt").write_text("\n".join(lines))
-    return folder
+def texts(text_folder):
+    return text_folder(5, 60)
 
 
 def set_line(page, label: str, value: str) -> None:

@@ -44,17 +44,13 @@ def notebook(**names: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def names(checkpoint, tmp_path_factory):
-    texts = tmp_path_factory.mktemp("texts")
-    for file in range(5):
-        lines = [f"row {file} {line} of a table: {file * line}" for line in range(60)]
-        (texts / f"{file}.txt").write_text("\n".join(lines))
+def names(checkpoint, text_folder):
     room = {"max_position_embeddings": 512}
     return {
         "llama": str(checkpoint("llama", **room)),
         "draft": str(checkpoint("llama", seed=1, num_hidden_layers=1, **room)),
         "mixtral": str(checkpoint("mixtral", num_local_experts=8, **room)),
-        "texts": str(texts),
+        "texts": str(text_folder(5, 60)),
     }
 
 

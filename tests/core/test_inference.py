@@ -129,3 +129,11 @@ def test_an_error_inside_ends_it():
     with pytest.raises(ValueError), inference_mode():
         raise ValueError
     assert not torch.is_inference_mode_enabled()
+
+
+def test_a_generator_is_refused_as_its_body_would_run_without_it():
+    def numbers():
+        yield torch.ones(1)
+
+    with pytest.raises(TypeError, match="numbers is a generator"):
+        inference_mode()(numbers)

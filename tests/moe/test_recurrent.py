@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from stirred_gates import stirred
 
 from workbench.core.errors import BadInput, ModelError
 from workbench.core.steering import Intervention
@@ -24,16 +25,6 @@ IDS = torch.randint(0, 250, (1, 14), generator=torch.Generator().manual_seed(3))
 @torch.inference_mode()
 def logits(network, ids=IDS, **more):
     return network(input_ids=ids, use_cache=False, **more).logits
-
-
-def stirred(network, **knobs) -> RecurrentGates:
-    """Gates with random weights everywhere, also where they would start at zero."""
-    gates = Recurrent(width=8, **knobs).install(network)
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for weight in gates.added().values():
-            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.6)
-    return gates
 
 
 def gru_by_hand(cell, u, h):

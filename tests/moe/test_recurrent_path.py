@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from stirred_gates import stirred
 from torch.utils.checkpoint import checkpoint
 
 from workbench.core.errors import ModelError
@@ -16,15 +17,6 @@ from workbench.training.moe_finetune import MixtureSettings
 from workbench.training.rmoe import ARMS, train_arm
 
 IDS = torch.randint(0, 250, (1, 10), generator=torch.Generator().manual_seed(3))
-
-
-def stirred(network, **knobs):
-    gates = Recurrent(width=8, **knobs).install(network)
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for weight in gates.added().values():
-            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.6)
-    return gates
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ import gc
 
 import pytest
 import torch
+from stirred_gates import stirred
 
 from workbench.bench.expert_cost import verified
 from workbench.core.errors import ModelError
@@ -28,16 +29,6 @@ def model(request, loaded):
     found = loaded(request.param[0])
     assert found.mode == request.param[1]
     return found
-
-
-def stirred(network):
-    """Recurrent gates whose weights are all random."""
-    gates = Recurrent(width=8).install(network)
-    generator = torch.Generator().manual_seed(4)
-    with torch.no_grad():
-        for weight in gates.added().values():
-            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.6)
-    return gates
 
 
 @pytest.fixture

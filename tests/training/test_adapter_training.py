@@ -20,12 +20,8 @@ QUICK = AdapterSettings(steps=8, batch_rows=2, measure_steps=4, measure_rows=4, 
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("texts")
-    for file in range(6):
-        lines = [f"row {file} {line} of a table: {file * line}" for line in range(30)]
-        (made / f"{file}.txt").write_text("\n".join(lines))
-    return made
+def folder(text_folder):
+    return text_folder(6, 30)
 
 
 @pytest.fixture(scope="module")

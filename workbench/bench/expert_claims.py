@@ -131,7 +131,7 @@ def recurrent_rows(model: Model, train: torch.Tensor, held: torch.Tensor) -> lis
             "held-out nats: top-k, recurrent",
             losses(model, held),
             embedded,
-            "it gains less than a hundredth of a nat, which sixteen rows are too few to tell",
+            "the gain is smaller than what so few held-out rows can tell",
         ),
         claim_row(
             "recurrent",

@@ -47,7 +47,7 @@ Tell = Callable[[str], None]
 
 NO_OUTLIERS = "small models have no outlier inputs, which is what Wanda is made for"
 FIRST_BLOCK = "the first block turns its input most, keeps nearly everything and starves the rest"
-SHORT = "forty steps are few"
+SHORT = "the retraining is short"
 TOO_MANY = "the first block, which lost least, takes nearly half of the ranks"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -18,7 +19,13 @@ class _InferenceMode(torch._C._InferenceMode):
     whole.
     """
 
+    def __init__(self, enabled: bool):
+        super().__init__(enabled)
+        self._enabled = enabled
+
     def __call__(self, function: Callable) -> Callable:
+        if inspect.isgeneratorfunction(function):  # its body would run after the guard has ended
+            raise TypeError(f"{function.__name__} is a generator; use the guard inside it")
         enabled = self._enabled
 
         @functools.wraps(function)
@@ -27,10 +34,6 @@ class _InferenceMode(torch._C._InferenceMode):
                 return function(*args, **kwargs)
 
         return guarded
-
-    def __init__(self, enabled: bool):
-        super().__init__(enabled)
-        self._enabled = enabled
 
 
 def inference_mode(enabled: bool = True) -> _InferenceMode:

@@ -255,8 +255,8 @@ def train_adapter(
     Raises:
         ModelError: ``folder`` holds the training of another adapter.
     """
-    run = _Run(adapters, name, method, texts, settings, draft, listener, stopped)
     last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    run = _Run(adapters, name, method, texts, settings, draft, listener, stopped)
     try:
         with inference_mode(False), torch.enable_grad(), adapters.train(name):
             trainer = _AdapterTrainer(

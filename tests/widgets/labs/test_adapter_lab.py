@@ -15,12 +15,8 @@ IDS = torch.arange(40, 72)[None]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("texts")
-    for file in range(5):
-        lines = [f"row {file} {line} of a table: {file * line}" for line in range(60)]
-        (made / f"{file}.txt").write_text("\n".join(lines))
-    return made
+def folder(text_folder):
+    return text_folder(5, 60)
 
 
 @pytest.fixture(scope="module")
